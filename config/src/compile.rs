@@ -18,15 +18,17 @@ mod scope;
 mod sessions;
 mod traffic;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use weft_transport::identity::{SpiffeId, TrustDomain};
 
 use crate::limits;
 use crate::resources::{AuthorizationPolicySpec, Callers, Key, ServicePort, Set};
 use crate::table::{
-    self, Absence, Action, Authorization, Ban, Endpoint, Features, Port, Revision, RouteRule, Rule,
-    Service, ServiceName,
+    self, Absence, Action, Authorization, Ban, Egress, Endpoint, Features, Port, Revision,
+    RouteRule, Rule, Service, ServiceName,
 };
 use traffic::Policies;
 
@@ -79,6 +81,7 @@ pub struct Plan {
     /// Endpoints that do not register by themselves, by service and port.
     workloads: Vec<((ServiceName, u16), Endpoint)>,
     session_secrets: SessionSecrets,
+    egress: Egress,
 }
 
 #[derive(Clone, Debug)]
@@ -112,9 +115,16 @@ impl Plan {
     pub fn new(revision: Revision, trust_domain: TrustDomain, set: &Set) -> Self {
         let mesh_default = set.default_authorization();
         let policies = Policies::new(set);
+        let externals: Vec<_> = set
+            .externals()
+            .map(|(name, spec)| (name, Cow::Owned(spec.as_service()), Some(spec.compiled())))
+            .collect();
         let mut services: BTreeMap<ServiceName, Compiled> = set
             .services()
-            .map(|(name, spec)| {
+            .map(|(name, spec)| (name, Cow::Borrowed(spec), None))
+            // The names of both are distinct.
+            .chain(externals)
+            .map(|(name, spec, external)| {
                 let own = || {
                     SpiffeId::for_workload(&trust_domain, &name.namespace, &name.name)
                         .into_iter()
@@ -135,6 +145,7 @@ impl Plan {
                             .iter()
                             .map(|port| (port.port, empty(port)))
                             .collect(),
+                        external: external.map(Arc::new),
                         authorization: None,
                     },
                     authorization: Authorization {
@@ -175,6 +186,7 @@ impl Plan {
             services,
             workloads: Vec::new(),
             session_secrets: SessionSecrets::default(),
+            egress: set.egress(),
         };
         plan.workloads = plan.endpoints_of_workloads(set);
         plan
@@ -346,5 +358,7 @@ fn close_bypasses(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set) {
     }
 }
 
+#[cfg(test)]
+mod external_tests;
 #[cfg(test)]
 mod tests;

@@ -35,6 +35,18 @@ pub const FINDINGS_MAX: usize = 200;
 /// Ports of one service.
 pub const PORTS_PER_SERVICE_MAX: usize = 64;
 
+/// Names of one service outside of the mesh.
+pub const EXTERNAL_HOSTS_MAX: usize = 16;
+
+/// Addresses of one service outside of the mesh: as many endpoints in each sidecar that may call it.
+pub const EXTERNAL_ADDRESSES_MAX: usize = 64;
+
+/// Ranges of addresses that are not public and that a service outside of the mesh may have.
+pub const EXTERNAL_RANGES_MAX: usize = 16;
+
+/// Bytes of the name of a file (PATH_MAX of Linux).
+pub const FILE_NAME_LENGTH_MAX: usize = 4096;
+
 /// Rules of one route (Gateway API v1, HTTPRoute.spec.rules).
 pub const RULES_PER_ROUTE_MAX: usize = 16;
 

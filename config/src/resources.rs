@@ -6,6 +6,7 @@
 
 mod conditions;
 mod decode;
+mod external;
 mod files;
 mod grant;
 mod key;
@@ -34,6 +35,7 @@ pub use conditions::{
     CONTROLLER_NAME, Condition, ConditionReason, ConditionStatus, ConditionType, ParentStatus,
     RouteStatus,
 };
+pub use external::{ExternalPort, ExternalServiceSpec, ExternalTlsSpec};
 pub use files::{FilesError, SourceFile, read_files};
 pub use grant::{GrantFrom, GrantTo, ReferenceGrantSpec};
 pub(crate) use key::GATEWAY;
@@ -164,6 +166,8 @@ kinds! {
     MeshConfig(MeshConfigSpec) = "MeshConfig", mesh::decode;
     /// A service and who may serve it.
     Service(ServiceSpec) = "Service", service::decode;
+    /// A service outside of the mesh.
+    ExternalService(ExternalServiceSpec) = "ExternalService", external::decode;
     /// Where requests to a service go.
     HttpRoute(HttpRouteSpec) = "HTTPRoute", route::decode_http;
     /// Where gRPC calls to a service go.

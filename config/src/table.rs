@@ -9,6 +9,7 @@
 
 mod asked;
 mod details;
+mod external;
 mod features;
 mod filters;
 mod forbidden;
@@ -33,6 +34,9 @@ use weft_transport::identity::{SpiffeId, TrustDomain};
 
 pub use asked::Asked;
 pub use details::{Details, DetailsError, Labels, Weight};
+pub use external::{
+    AddressRange, AddressRangeError, ClientCertificate, Egress, External, ExternalTls, is_public,
+};
 pub use features::{AboutFeature, Feature, Features, Loss, Withheld};
 pub use filters::{
     Cors, FieldName, FieldValue, Filters, HeaderChanges, InvalidField, Mirror, MirrorShare,
@@ -83,6 +87,13 @@ pub struct Table {
     /// write them.
     #[serde(default, skip_serializing)]
     pub session_keys: BTreeMap<String, Vec<SessionKey>>,
+    /// What becomes of requests for names outside of the mesh.
+    #[serde(default, skip_serializing_if = "Egress::is_deny")]
+    pub egress: Egress,
+    /// Names of services outside of the mesh that this sidecar may not call: they do not pass, whatever
+    /// [`Self::egress`] says. None while that lets none pass.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub closed_hosts: BTreeSet<String>,
 }
 
 /// A service that this sidecar may not call.
@@ -214,8 +225,12 @@ impl fmt::Display for Revision {
 pub struct Service {
     /// Its ports by number.
     pub ports: BTreeMap<u16, Port>,
-    /// The rules for its callers. Present only if this sidecar must decide: for services that it serves and
-    /// for parents of routes that lead to them. If it is absent there, no request may be delivered.
+    /// How it is reached, if it is outside of the mesh. Then no port of it has endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<Arc<External>>,
+    /// The rules for its callers. Present only if this sidecar must decide: for services that it serves, for
+    /// those outside of the mesh that it calls, and for parents of routes that lead to either. If it is
+    /// absent there, no request may be delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Authorization>,
 }
@@ -472,6 +487,8 @@ mod tests {
             services: BTreeMap::new(),
             forbidden: BTreeMap::new(),
             session_keys: BTreeMap::new(),
+            egress: Egress::default(),
+            closed_hosts: BTreeSet::new(),
         };
         let written = serde_json::to_string(&table).unwrap();
         assert_eq!(serde_json::from_str::<Table>(&written).unwrap(), table);

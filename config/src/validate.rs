@@ -4,6 +4,7 @@
 //! Every rule here has a test whose name states it, with the message an operator sees.
 
 mod bypass;
+mod external;
 mod routes;
 mod traffic;
 mod workloads;
@@ -43,7 +44,8 @@ pub fn validate(set: &Set, trust_domain: Option<&TrustDomain>, parsed: &Parsed) 
     };
     check.size();
     for (key, resource) in &set.resources {
-        if key.namespace == RESERVED_NAMESPACE && key.kind == Kind::Service {
+        let is_service = matches!(key.kind, Kind::Service | Kind::ExternalService);
+        if key.namespace == RESERVED_NAMESPACE && is_service {
             let hint = "choose another namespace";
             check.error(
                 key,
@@ -54,6 +56,7 @@ pub fn validate(set: &Set, trust_domain: Option<&TrustDomain>, parsed: &Parsed) 
         }
         match resource {
             Resource::Service(object) => check.service(key, &object.spec),
+            Resource::ExternalService(object) => check.external(key, &object.spec),
             Resource::AuthorizationPolicy(object) => check.policy(key, &object.spec),
             Resource::TrafficPolicy(object) => check.traffic_policy(key, &object.spec),
             Resource::MeshConfig(object) => check.mesh_traffic(key, &object.spec.traffic),
@@ -66,6 +69,7 @@ pub fn validate(set: &Set, trust_domain: Option<&TrustDomain>, parsed: &Parsed) 
             | Resource::ReferenceGrant(_) => {}
         }
     }
+    check.hosts();
     check.routes();
     check.workloads_at_one_address();
     for (key, _) in set.mesh_configs().skip(1) {
@@ -196,12 +200,16 @@ impl Check<'_> {
         let mut seen = BTreeSet::new();
         for (i, target) in spec.target_refs.iter().enumerate() {
             let field = format!("spec.targetRefs[{i}].name");
-            if !seen.insert(&target.name) {
-                let message = format!("Service {} is listed twice", target.name);
+            let kind = target.target_kind();
+            let of = kind.as_str();
+            if !seen.insert((kind, &target.name)) {
+                let message = format!("{of} {} is listed twice", target.name);
                 self.error(key, &field, &message, "remove one");
             }
-            let Some(service) = self.set.service(&key.namespace, &target.name) else {
-                self.missing_service(key, &field, &target.name);
+            let found = self.set.destination(kind, &key.namespace, &target.name);
+            let Some(service) = found else {
+                let wanted = Key::new(kind, &key.namespace, &target.name);
+                self.missing(Severity::Error, key, &field, &wanted);
                 continue;
             };
             let tcp = service
@@ -210,15 +218,11 @@ impl Check<'_> {
                 .find(|port| !port.protocol.has_requests());
             if let (true, Some(port)) = (has_request_rules, tcp) {
                 let message = format!(
-                    "methods and paths cannot be checked on Service {}, whose port {} is {}",
+                    "methods and paths cannot be checked on {of} {}, whose port {} is {}",
                     target.name, port.port, port.protocol
                 );
-                self.error(
-                    key,
-                    &field,
-                    &message,
-                    "use from alone, or split the Service",
-                );
+                let hint = format!("use from alone, or split the {of}");
+                self.error(key, &field, &message, &hint);
             }
         }
         let mut terms = 0;
@@ -237,15 +241,6 @@ impl Check<'_> {
             let hint = format!("at most {}; split the policy", limits::POLICY_TERMS_MAX);
             self.error(key, "spec", &message, &hint);
         }
-    }
-
-    fn missing_service(&mut self, key: &Key, field: &str, name: &str) {
-        let wanted = Key {
-            kind: Kind::Service,
-            namespace: key.namespace.clone(),
-            name: name.to_owned(),
-        };
-        self.missing(Severity::Error, key, field, &wanted);
     }
 
     /// A reference to a resource that does not exist. It may be one that could not be read: then that fault
@@ -269,13 +264,12 @@ impl Check<'_> {
         self.push(severity, key, field, &message, &hint);
     }
 
-    /// Whether only a part of a Service could be read, so that nothing follows from what it lacks.
+    /// Whether only a part of a Service, or of an ExternalService, could be read, so that nothing follows
+    /// from what it lacks.
     fn is_broken(&self, namespace: &str, name: &str) -> bool {
-        self.parsed.is_broken(&Key {
-            kind: Kind::Service,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        })
+        [Kind::Service, Kind::ExternalService]
+            .into_iter()
+            .any(|kind| self.parsed.is_broken(&Key::new(kind, namespace, name)))
     }
 }
 

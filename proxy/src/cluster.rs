@@ -3,6 +3,7 @@
 //! A cluster does not change, except for the state of its endpoints: a new table makes a new cluster, which
 //! keeps the state of endpoints that stay. `outbound/pick.rs` decides which endpoint takes a request.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Instant;
@@ -15,6 +16,7 @@ use weft_transport::pool::Target;
 use crate::limits;
 use crate::metrics::Counted;
 use crate::named::Named;
+use crate::outside::{Outside, OutsideService};
 use crate::resilience::breaker::{Admission, Cause};
 use crate::resilience::destination::{Destination, Event};
 use crate::resilience::load::Slice;
@@ -33,6 +35,8 @@ pub(crate) struct Cluster {
     pub(crate) protocol: Protocol,
     /// The traffic policy of the cluster.
     pub(crate) traffic: Traffic,
+    /// What it is outside of the mesh; none for a service of the mesh.
+    pub(crate) outside: Option<Arc<OutsideService>>,
     /// Where it runs.
     pub(crate) endpoints: Vec<Endpoint>,
     /// Why no endpoint runs, if none does.
@@ -68,8 +72,8 @@ pub(crate) struct Lasting {
 
 /// One endpoint.
 pub(crate) struct Endpoint {
-    /// Its address, and the identity expected there.
-    pub(crate) target: Target,
+    /// Where it is.
+    pub(crate) place: Place,
     /// The name of its sidecar.
     pub(crate) workload: Box<str>,
     /// What it says of itself.
@@ -80,6 +84,45 @@ pub(crate) struct Endpoint {
     pub(crate) standing: Arc<Standing>,
     /// Where calls to it are counted.
     pub(crate) counted: ByRoute,
+}
+
+/// Where an endpoint is. Nothing makes one of the other: a peer has an identity to prove, and what is outside
+/// of the mesh has none.
+#[derive(Clone)]
+pub(crate) enum Place {
+    /// A sidecar of the mesh: its address, and the identity expected there.
+    Peer(Target),
+    /// An address outside of the mesh.
+    Outside(Arc<Outside>),
+}
+
+impl Place {
+    /// Its address.
+    pub(crate) fn address(&self) -> SocketAddr {
+        match self {
+            Self::Peer(target) => target.address,
+            Self::Outside(outside) => outside.way().address(),
+        }
+    }
+
+    /// The identity that it proves; empty outside of the mesh.
+    pub(crate) fn identity(&self) -> &str {
+        match self {
+            Self::Peer(target) => target.identity.as_str(),
+            Self::Outside(_) => "",
+        }
+    }
+
+    /// Whether both are the same endpoint, in tables of different times.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Peer(one), Self::Peer(other)) => one == other,
+            (Self::Outside(one), Self::Outside(other)) => {
+                one.way().address() == other.way().address()
+            }
+            (Self::Peer(_), Self::Outside(_)) | (Self::Outside(_), Self::Peer(_)) => false,
+        }
+    }
 }
 
 /// Where calls to one place are counted, by the route that led there. Such routes are few.
@@ -144,12 +187,18 @@ impl Cluster {
             weights: Weights::of(endpoints.iter().map(|one| one.details.weight.get())),
             endpoints,
             absence,
+            outside: None,
             unreached: ByRoute::default(),
             destination,
             lasting,
             named: Named::default(),
             failover: OnceLock::new(),
         }
+    }
+
+    /// The same outside of the mesh.
+    pub(crate) fn of_outside(self, outside: Option<Arc<OutsideService>>) -> Self {
+        Self { outside, ..self }
     }
 
     /// Counts a request that is sent to an endpoint.
@@ -166,6 +215,14 @@ impl Cluster {
             measured: false,
             answered: None,
         })
+    }
+
+    /// Why it has no endpoint, if it has none.
+    pub(crate) fn why_absent(&self) -> String {
+        match &self.outside {
+            Some(outside) => format!("{} has led to no address so far", outside.host()),
+            None => self.absence.to_string(),
+        }
     }
 
     /// Whether any endpoint may be out of rotation.
@@ -226,7 +283,7 @@ impl Cluster {
 
     fn note(&self, endpoint: &Endpoint, change: Change) {
         let counts = &self.destination.counts;
-        let (workload, address) = (&endpoint.workload, endpoint.target.address);
+        let (workload, address) = (&endpoint.workload, endpoint.place.address());
         match change {
             Change::Out(cause) => {
                 let enforced = self.traffic.breaker.mode == Mode::Enforce;

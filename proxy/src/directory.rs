@@ -6,18 +6,21 @@
 //! serving side [`crate::inbound::authorise`].
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use weft_config::table::{
-    self, Filters, Forbidden, Locality, MirrorShare, RouteRule, Router, ServiceName, SessionKey,
-    Table,
+    self, Details, Filters, Forbidden, Locality, MirrorShare, RouteRule, Router, ServiceName,
+    SessionKey, Table,
 };
 use weft_transport::identity::SpiffeId;
 use weft_transport::pool::Target;
 
-use crate::cluster::{self, ByRoute, Cluster, Endpoint, Lasting};
+use crate::cluster::{self, ByRoute, Cluster, Endpoint, Lasting, Place};
 use crate::outbound::session::Sessions;
+use crate::outside::names::Answers;
+use crate::outside::{Outside, OutsideService};
 use crate::resilience::balance;
 use crate::resilience::destination::Destinations;
 use crate::resilience::standing::Standing;
@@ -30,6 +33,10 @@ pub(crate) struct Directory {
     pub(crate) table: Option<Arc<Table>>,
     /// By name, as `orders.shop`.
     services: HashMap<Box<str>, Service>,
+    /// The services outside of the mesh by the names that applications write, as `api.example.com`.
+    hosts: HashMap<Box<str>, Box<str>>,
+    /// Their endpoints, which are swept.
+    outside: Vec<Arc<Outside>>,
 }
 
 /// A service that may be called.
@@ -94,12 +101,13 @@ impl Chain {
 
 impl Directory {
     /// Prepares a table. `previous` gives the state of endpoints that stay, `destinations` the state that all
-    /// workers share; `here` is where this sidecar runs.
+    /// workers share; `here` is where this sidecar runs, and `answers` where names outside of the mesh lead.
     pub(crate) fn new(
         table: Arc<Table>,
         previous: &Self,
         destinations: &Destinations,
         here: Option<&Locality>,
+        answers: &Answers,
         now: Instant,
     ) -> Self {
         let known: HashMap<&str, &Cluster> = previous
@@ -107,21 +115,48 @@ impl Directory {
             .map(|cluster| (&*cluster.label, cluster))
             .collect();
         let mut clusters: HashMap<(&ServiceName, u16), Arc<Cluster>> = HashMap::new();
+        let (mut hosts, mut outsides) = (HashMap::new(), Vec::new());
         for (name, service) in &table.services {
+            let external = service.external.as_ref().map(|external| {
+                for host in &external.hosts {
+                    hosts.insert(host.as_str().into(), name.to_string().into_boxed_str());
+                }
+                Arc::new(OutsideService {
+                    name: Some(name.clone()),
+                    external: Arc::clone(external),
+                })
+            });
             for (number, port) in &service.ports {
                 let label = cluster::label(name, *number);
                 let known = known.get(&*label).copied();
                 let lasting = known
                     .map(|one| Arc::clone(&one.lasting))
                     .unwrap_or_default();
+                let (endpoints, absence) = match &external {
+                    Some(external) => {
+                        let places = outside(external, *number, known, answers);
+                        let endpoints = endpoints(places, known, &lasting, here, now);
+                        let kept = endpoints.iter().filter_map(|one| match &one.place {
+                            Place::Outside(outside) => Some(Arc::clone(outside)),
+                            Place::Peer(_) => None,
+                        });
+                        outsides.extend(kept);
+                        (endpoints, table::Absence::default())
+                    }
+                    None => {
+                        let peers = port.endpoints.iter().map(peer).collect();
+                        (endpoints(peers, known, &lasting, here, now), port.absence)
+                    }
+                };
                 let cluster = Cluster::new(
                     Arc::clone(&label),
                     port.protocol,
                     port.traffic.clone(),
-                    (endpoints(port, known, &lasting, here, now), port.absence),
+                    (endpoints, absence),
                     destinations.get(&label, &port.traffic.retry_budget, now),
                     lasting,
-                );
+                )
+                .of_outside(external.clone());
                 clusters.insert((name, *number), Arc::new(cluster));
             }
         }
@@ -160,6 +195,8 @@ impl Directory {
         Self {
             table: Some(table),
             services,
+            hosts,
+            outside: outsides,
         }
     }
 
@@ -171,6 +208,22 @@ impl Directory {
     /// The service of that name, as `orders.shop`.
     pub(crate) fn service(&self, name: &str) -> Option<&Service> {
         self.services.get(name)
+    }
+
+    /// The service outside of the mesh that this name means.
+    pub(crate) fn by_host(&self, host: &str) -> Option<&Service> {
+        self.service(self.hosts.get(host)?)
+    }
+
+    /// Whether any request may leave the mesh.
+    pub(crate) fn lets_out(&self) -> bool {
+        let table = self.table.as_ref();
+        !self.outside.is_empty() || table.is_some_and(|table| !table.egress.is_deny())
+    }
+
+    /// The endpoints outside of the mesh.
+    pub(crate) fn outside(&self) -> &[Arc<Outside>] {
+        &self.outside
     }
 
     /// Why this sidecar may not call the service, which exists.
@@ -294,39 +347,98 @@ impl Stage {
     }
 }
 
-/// The endpoints of a port, with what is known of them.
+/// An endpoint that a table or a resolver names.
+struct Named {
+    place: Place,
+    workload: Box<str>,
+    details: Details,
+    locality: Option<Locality>,
+    /// Distinguishes it in hashes, whatever its address is.
+    name: String,
+}
+
+fn peer(endpoint: &table::Endpoint) -> Named {
+    Named {
+        place: Place::Peer(Target {
+            address: endpoint.address,
+            identity: endpoint.identity.clone(),
+        }),
+        workload: endpoint.workload.as_str().into(),
+        details: endpoint.details.clone(),
+        locality: endpoint.locality.clone(),
+        name: format!("{} {}", endpoint.identity, endpoint.workload),
+    }
+}
+
+/// The addresses of a service outside of the mesh: those of the table, or those that its name leads to.
+/// Connections stay where nothing changed.
+fn outside(
+    service: &Arc<OutsideService>,
+    port: u16,
+    known: Option<&Cluster>,
+    answers: &Answers,
+) -> Vec<Named> {
+    let external = &service.external;
+    let tls = external.tls.get(&port);
+    let addresses = match external.addresses.is_empty() {
+        true => answers.of(service.host()),
+        false => &external.addresses,
+    };
+    let named = addresses.iter().map(|address| {
+        let address = (*address, port).into();
+        let kept = known.and_then(|known| {
+            known.endpoints.iter().find_map(|one| match &one.place {
+                Place::Outside(outside) if outside.is(service, address, tls) => {
+                    Some(Arc::clone(outside))
+                }
+                Place::Outside(_) | Place::Peer(_) => None,
+            })
+        });
+        let fresh = || Arc::new(Outside::new(Arc::clone(service), address, tls.cloned()));
+        Named {
+            place: Place::Outside(kept.unwrap_or_else(fresh)),
+            workload: service.host().into(),
+            details: Details::default(),
+            locality: None,
+            name: address.to_string(),
+        }
+    });
+    named.collect()
+}
+
+/// Endpoints, with what is known of them.
 fn endpoints(
-    port: &table::Port,
+    named: Vec<Named>,
     known: Option<&Cluster>,
     lasting: &Lasting,
     here: Option<&Locality>,
     now: Instant,
 ) -> Vec<Endpoint> {
-    let before: HashMap<&Target, &Endpoint> = known
+    let before: HashMap<(SocketAddr, &str), &Endpoint> = known
         .into_iter()
         .flat_map(|cluster| &cluster.endpoints)
-        .map(|endpoint| (&endpoint.target, endpoint))
+        .map(|endpoint| {
+            (
+                (endpoint.place.address(), endpoint.place.identity()),
+                endpoint,
+            )
+        })
         .collect();
     // The first endpoints need no slow start, because there are no older ones.
     let joined = (!before.is_empty()).then_some(now);
-    let endpoints = port.endpoints.iter().map(|endpoint| {
-        let target = Target {
-            address: endpoint.address,
-            identity: endpoint.identity.clone(),
-        };
-        let standing = match before.get(&target) {
+    let endpoints = named.into_iter().map(|one| {
+        let standing = match before.get(&(one.place.address(), one.place.identity())) {
             Some(known) => Arc::clone(&known.standing),
             None => {
-                let name = format!("{} {}", endpoint.identity, endpoint.workload);
-                let name = balance::hash(name.as_bytes());
+                let name = balance::hash(one.name.as_bytes());
                 Arc::new(Standing::new(name, joined, Arc::clone(&lasting.out)))
             }
         };
         Endpoint {
-            target,
-            workload: endpoint.workload.as_str().into(),
-            details: endpoint.details.clone(),
-            distance: match (here, &endpoint.locality) {
+            place: one.place,
+            workload: one.workload,
+            details: one.details,
+            distance: match (here, &one.locality) {
                 (Some(here), Some(there)) => here.distance(there),
                 (_, _) => Locality::FARTHEST,
             },
@@ -362,6 +474,7 @@ pub(crate) mod tests {
         let service = |number, port| {
             Arc::new(table::Service {
                 ports: [(number, port)].into(),
+                external: None,
                 authorization: None,
             })
         };
@@ -418,6 +531,8 @@ pub(crate) mod tests {
             )]
             .into(),
             session_keys: [].into(),
+            egress: table::Egress::Deny,
+            closed_hosts: std::collections::BTreeSet::new(),
         }
     }
 
@@ -466,6 +581,7 @@ pub(crate) mod tests {
         };
         let service = table::Service {
             ports: [(80, port)].into(),
+            external: None,
             authorization: None,
         };
         table.services.insert(name("many"), Arc::new(service));
@@ -475,6 +591,7 @@ pub(crate) mod tests {
             &Directory::default(),
             &Destinations::default(),
             here.as_ref(),
+            &Answers::default(),
             Instant::now(),
         );
         Arc::clone(
@@ -510,7 +627,15 @@ pub(crate) mod tests {
     /// The snapshot that follows `previous`.
     pub(crate) fn after(table: impl Into<Arc<Table>>, previous: &Directory) -> Directory {
         let destinations = Destinations::default();
-        Directory::new(table.into(), previous, &destinations, None, Instant::now())
+        let answers = Answers::default();
+        Directory::new(
+            table.into(),
+            previous,
+            &destinations,
+            None,
+            &answers,
+            Instant::now(),
+        )
     }
 
     #[test]
@@ -522,6 +647,7 @@ pub(crate) mod tests {
                 previous,
                 &destinations,
                 None,
+                &Answers::default(),
                 Instant::now(),
             )
         };
@@ -544,6 +670,7 @@ pub(crate) mod tests {
         let service = |endpoints| {
             Arc::new(table::Service {
                 ports: [(5432, port(endpoints))].into(),
+                external: None,
                 authorization: None,
             })
         };

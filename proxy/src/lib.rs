@@ -27,6 +27,7 @@ mod metrics;
 mod named;
 mod other_end;
 mod outbound;
+mod outside;
 mod record;
 mod relay;
 mod resilience;

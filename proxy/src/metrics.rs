@@ -224,6 +224,8 @@ pub(crate) struct Shard {
     pub(crate) intake: Arc<Intake>,
     /// Access-log lines that were over the rate.
     pub(crate) log_suppressed: AtomicU64,
+    /// Requests that left the mesh without an ExternalService.
+    pub(crate) egress_observed: AtomicU64,
     /// Access-log lines that the writer had no room for.
     pub(crate) log_dropped: AtomicU64,
 }

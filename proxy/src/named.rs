@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use weft_config::table::EndpointName;
 
-use crate::cluster::Endpoint;
+use crate::cluster::{Endpoint, Place};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -45,6 +45,11 @@ impl Named {
 
 /// The name of an endpoint of the cluster with that label.
 pub(crate) fn name_of(label: &str, endpoint: &Endpoint) -> EndpointName {
-    let target = &endpoint.target;
-    EndpointName::new(label, &target.identity, &endpoint.workload, target.address)
+    let place = &endpoint.place;
+    let address = place.address();
+    match place {
+        Place::Peer(_) => EndpointName::new(label, place.identity(), &endpoint.workload, address),
+        // All addresses of a name outside of the mesh have that name.
+        Place::Outside(_) => EndpointName::new(label, "", &address.to_string(), address),
+    }
 }

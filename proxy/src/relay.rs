@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use weft_transport::wire::{Reason, ReceiveError, RecvHalf, SendError, SendHalf};
 
 use crate::idle::{Expired, Idle, while_moving};
 use crate::limits;
 use crate::metrics::{Direction, TunnelSeries};
+use crate::outside::Link;
 use crate::stream::ApplicationStream;
 
 /// Bytes that a tunnel carries, counted while it runs: tunnels live for hours.
@@ -91,6 +93,9 @@ pub(crate) enum TunnelError {
     /// Writing to the peer failed.
     #[error("the stream to the peer broke: {0}")]
     ToPeer(SendError),
+    /// The connection out of the mesh broke.
+    #[error("the connection out of the mesh broke: {0}")]
+    Outside(ErrorKind),
     /// No bytes passed for the idle timeout.
     #[error("idle for too long")]
     Idle,
@@ -121,6 +126,61 @@ pub(crate) async fn tunnel(
         //# A proxy treats any error in the TCP connection, which includes receiving a TCP segment with
         //# the RST bit set, as a stream error of type H3_CONNECT_ERROR.
         send.reset(Reason::TunnelBroke);
+        application.reset_on_close();
+    }
+    outcome
+}
+
+/// The same for a connection that leads out of the mesh.
+pub(crate) async fn splice(
+    application: &ApplicationStream,
+    first: BytesMut,
+    link: Link,
+    idle: Duration,
+    carried: &Carried,
+) -> Result<(), TunnelError> {
+    let (mut from, mut to) = tokio::io::split(link);
+    let outcome = {
+        let up = async {
+            let mut reader = Reader {
+                buffer: first,
+                ..Reader::default()
+            };
+            loop {
+                let data = reader.read(application).await;
+                let data = data.map_err(|error| TunnelError::Application(error.kind()))?;
+                let written = match data.is_empty() {
+                    true => return to.shutdown().await.or_else(ignore_gone),
+                    false => to.write_all(&data).await,
+                };
+                written.map_err(|error| TunnelError::Outside(error.kind()))?;
+                // TLS keeps what does not fill a record.
+                let flushed = to.flush().await;
+                flushed.map_err(|error| TunnelError::Outside(error.kind()))?;
+                carried.went_in(data.len());
+            }
+        };
+        let down = async {
+            let mut buffer = BytesMut::new();
+            let mut chunks = Vec::new();
+            loop {
+                buffer.reserve(limits::OUTSIDE_READ_BYTES);
+                let read = from.read_buf(&mut buffer).await;
+                match read.map_err(|error| TunnelError::Outside(error.kind()))? {
+                    0 => return application.shutdown_write().or_else(ignore_gone),
+                    _ => chunks.push(buffer.split().freeze()),
+                }
+                write_all(application, &mut chunks, carried).await?;
+            }
+        };
+        let both = pin!(futures_util::future::try_join(up, down));
+        match while_moving(Idle::new(idle), || carried.total(), both).await {
+            Ok(Ok(((), ()))) => Ok(()),
+            Ok(Err(error)) => Err(error),
+            Err(Expired::Stalled | Expired::Deadline) => Err(TunnelError::Idle),
+        }
+    };
+    if outcome.is_err() {
         application.reset_on_close();
     }
     outcome

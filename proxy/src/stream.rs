@@ -231,6 +231,11 @@ pub(crate) enum Readable {
 pub(crate) struct Watch(OwnedFd);
 
 impl Watch {
+    /// A second handle of that socket.
+    pub(crate) fn of(tcp: &TcpStream) -> io::Result<Self> {
+        tcp.as_fd().try_clone_to_owned().map(Self)
+    }
+
     /// Whether nothing waits to be read, neither bytes nor an end. It asks the kernel, because the runtime
     /// may not know yet.
     pub(crate) fn is_quiet(&self) -> bool {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use weft_config::settings::Timeouts;
 use weft_config::table::{Locality, Table};
 use weft_transport::identity::{SpiffeId, TrustDomain};
+use weft_transport::limited_log::LimitedLog;
 use weft_transport::pool::Pool;
 use weft_transport::tasks::Tasks;
 
@@ -22,6 +23,8 @@ use crate::http::upload::ReplayMemory;
 use crate::inbound::served::Served;
 use crate::metrics::{Counted, Direction, Labels, Shard};
 use crate::outbound::route::Wanted;
+use crate::outside::names::{Answers, Names};
+use crate::outside::passing::Passing;
 use crate::record::Observers;
 use crate::resilience::destination::Destinations;
 use crate::resilience::propagation::{Propagation, TraceId};
@@ -52,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) route_rates: NamedRates,
     /// Whether answers to the application name the revision by which they came.
     pub(crate) revision_header: bool,
+    /// What names outside of the mesh lead to.
+    pub(crate) names: Arc<Names>,
     /// Links what is asked of the application to what it asks.
     pub(crate) propagation: Arc<Propagation>,
     /// Whether it is asked anything and may ask anything, so that there is something to link.
@@ -84,6 +89,10 @@ pub(crate) struct Worker {
     pub(crate) cut: CancellationToken,
     /// For bodies that may be sent again.
     pub(crate) room: Arc<ReplayMemory>,
+    /// Names outside of the mesh that the mesh lets pass.
+    pub(crate) passing: Passing,
+    /// For those that pass while that is observed.
+    pub(crate) passing_log: LimitedLog,
     /// Places for copies of requests that routes mirror.
     pub(crate) mirrors: Arc<Semaphore>,
     /// Choices that need not be secret.
@@ -137,7 +146,7 @@ impl Worker {
     ) -> Arc<Counted> {
         let endpoint = endpoint.and_then(|index| cluster.endpoints.get(index));
         let (counts, principal) = endpoint.map_or((&cluster.unreached, ""), |endpoint| {
-            (&endpoint.counted, endpoint.target.identity.as_str())
+            (&endpoint.counted, endpoint.place.identity())
         });
         counts.get(route, || {
             let labels = Labels {
@@ -206,9 +215,12 @@ pub(crate) fn follow(
     own: TrustDomain,
     locality: Option<Locality>,
     destinations: Arc<Destinations>,
+    mut answers: watch::Receiver<Arc<Answers>>,
 ) -> (watch::Receiver<Arc<Directory>>, impl Future<Output = ()>) {
     let swept = Arc::clone(&destinations);
-    let newest = move |tables: &mut watch::Receiver<Option<Arc<Table>>>, old: &Directory| {
+    let newest = move |tables: &mut watch::Receiver<Option<Arc<Table>>>,
+                       answers: &mut watch::Receiver<Arc<Answers>>,
+                       old: &Directory| {
         let table = tables.borrow_and_update().clone()?;
         // The task that acknowledges tables reports the refusal: see `run::table`.
         table::check(&table, &own).ok()?;
@@ -217,13 +229,22 @@ pub(crate) fn follow(
             old,
             &destinations,
             locality.as_ref(),
+            &answers.borrow_and_update(),
         )))
     };
-    let first = newest(&mut tables, &Directory::default()).unwrap_or_default();
+    let first = newest(&mut tables, &mut answers, &Directory::default()).unwrap_or_default();
     let (snapshots, directory) = watch::channel(first);
     let keep = async move {
-        while tables.changed().await.is_ok() {
-            let next = newest(&mut tables, &snapshots.borrow());
+        loop {
+            let changed = tokio::select! {
+                changed = tables.changed() => changed,
+                // Its sender lives as long as the sidecar.
+                Ok(()) = answers.changed() => Ok(()),
+            };
+            if changed.is_err() {
+                return;
+            }
+            let next = newest(&mut tables, &mut answers, &snapshots.borrow());
             if let Some(next) = next {
                 snapshots.send_replace(next);
                 swept.sweep();
@@ -239,12 +260,14 @@ fn snapshot(
     old: &Directory,
     destinations: &Destinations,
     locality: Option<&Locality>,
+    answers: &Answers,
 ) -> Directory {
     Directory::new(
         table,
         old,
         destinations,
         locality,
+        answers,
         std::time::Instant::now(),
     )
 }

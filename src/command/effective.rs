@@ -50,13 +50,19 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// The one resource that is meant. A bare name is a Service, or else a route.
+/// The one resource that is meant. A bare name is a Service, an ExternalService, or else a
+/// route.
 fn find(set: &Set, wanted: &str, namespace: Option<&str>) -> Result<Key, Failure> {
     let usage = |error: &dyn std::fmt::Display| Failure::new(Code::Usage, error);
     let (kinds, rest) = match wanted.split_once('/') {
         Some((kind, rest)) => (vec![kind.parse().map_err(|error| usage(&error))?], rest),
         None => (
-            vec![Kind::Service, Kind::HttpRoute, Kind::GrpcRoute],
+            vec![
+                Kind::Service,
+                Kind::ExternalService,
+                Kind::HttpRoute,
+                Kind::GrpcRoute,
+            ],
             wanted,
         ),
     };

@@ -210,6 +210,13 @@ async fn resources(operator: &mut Operator, kind: Option<Kind>, args: &Get) -> R
 fn summary(resource: &Resource) -> String {
     match resource {
         Resource::Service(service) => one_line(&service.spec.ports),
+        Resource::ExternalService(external) => {
+            format!(
+                "{}: {}",
+                external.spec.hosts.join(", "),
+                one_line(&external.spec.ports)
+            )
+        }
         Resource::HttpRoute(route) => format!("{} rules", route.spec.rules.len()),
         Resource::GrpcRoute(route) => format!("{} rules", route.spec.rules.len()),
         Resource::TlsRoute(route) => one_line(&route.spec.rules),

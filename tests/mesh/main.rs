@@ -27,6 +27,7 @@ mod control_plane;
 mod databases;
 mod drain;
 mod early_answers;
+mod egress;
 mod figures;
 mod framing;
 mod framing_of_fields;

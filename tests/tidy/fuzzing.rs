@@ -70,6 +70,11 @@ const DECODERS: [(&str, &str, &[&str]); 19] = [
     ("proxy/src/outbound/http1.rs", "proxy", &["http1_requests"]),
     ("proxy/src/health/grpc.rs", "proxy", &["grpc_health"]),
     (
+        "proxy/src/outside/names/message.rs",
+        "proxy",
+        &["dns_answers"],
+    ),
+    (
         "proxy/src/takeover/message.rs",
         "proxy",
         &["takeover_messages", "takeover_lengths"],

@@ -102,6 +102,8 @@ mod tests {
             },
             trust_domain: "demo.test".parse().unwrap(),
             services: std::collections::BTreeMap::new(),
+            egress: crate::table::Egress::default(),
+            closed_hosts: std::collections::BTreeSet::new(),
             forbidden: std::collections::BTreeMap::new(),
             session_keys: std::collections::BTreeMap::new(),
         };

@@ -162,6 +162,7 @@ pub(super) mod tests {
             traffic: crate::table::Traffic::default(),
         };
         let service = Service {
+            external: None,
             ports: BTreeMap::from([(80, port)]),
             authorization: None,
         };
@@ -173,6 +174,8 @@ pub(super) mod tests {
             },
             trust_domain: "demo.test".parse().unwrap(),
             services: BTreeMap::from([("orders.shop".parse().unwrap(), Arc::new(service))]),
+            egress: crate::table::Egress::default(),
+            closed_hosts: std::collections::BTreeSet::new(),
             forbidden: std::collections::BTreeMap::new(),
             session_keys: std::collections::BTreeMap::new(),
         }

@@ -151,17 +151,18 @@ pub(super) fn needs(kind: Kind) -> (&'static str, &'static str) {
 }
 
 fn fit<'a>(set: &Set, route: &Route<'a>, parent: &'a ParentRef) -> Fit {
-    let Some(service) = set.service(route.namespace_of(parent), &parent.name) else {
+    let namespace = route.namespace_of(parent);
+    let Some(service) = set.destination(parent.target_kind(), namespace, &parent.name) else {
         return Fit::NoService;
     };
-    match ports(route.key.kind, parent, service) {
+    match ports(route.key.kind, parent, &service) {
         Ok(ports) => Fit::Ports(ports),
         Err(misfit) => Fit::NoPort(misfit),
     }
 }
 
 fn ports(kind: Kind, parent: &ParentRef, service: &ServiceSpec) -> Result<BTreeSet<u16>, Misfit> {
-    let name = &parent.name;
+    let (name, of) = (&parent.name, &parent.kind);
     let misfit = |field, message, hint: String| Misfit {
         field,
         message,
@@ -188,7 +189,7 @@ fn ports(kind: Kind, parent: &ParentRef, service: &ServiceSpec) -> Result<BTreeS
             true => "its ports have no names; name one by its number".to_owned(),
             false => format!("it has {}", names.join(", ")),
         };
-        let message = format!("Service {name} has no port of the name {wanted}");
+        let message = format!("{of} {name} has no port of the name {wanted}");
         return Err(misfit("sectionName", message, hint));
     }
     if let Some(number) = parent.port {
@@ -196,13 +197,13 @@ fn ports(kind: Kind, parent: &ParentRef, service: &ServiceSpec) -> Result<BTreeS
         if found.is_empty() {
             let (message, hint) = match &parent.section_name {
                 Some(section) => (
-                    format!("port {section} of Service {name} is not {number}"),
+                    format!("port {section} of {of} {name} is not {number}"),
                     "both must fit".to_owned(),
                 ),
                 None => {
                     let all = service.ports.iter();
                     let all: Vec<String> = all.map(|port| port.port.to_string()).collect();
-                    let message = format!("Service {name} has no port {number}");
+                    let message = format!("{of} {name} has no port {number}");
                     (message, format!("it has {}", all.join(", ")))
                 }
             };
@@ -222,15 +223,15 @@ fn ports(kind: Kind, parent: &ParentRef, service: &ServiceSpec) -> Result<BTreeS
     Err(
         match (found.as_slice(), parent.port, &parent.section_name) {
             ([port], Some(_), _) => {
-                let message = format!("port {} of Service {name} is {}", port.port, port.protocol);
+                let message = format!("port {} of {of} {name} is {}", port.port, port.protocol);
                 misfit("port", message, hint.to_owned())
             }
             ([port], None, Some(_)) => {
-                let message = format!("port {} of Service {name} is {}", port.port, port.protocol);
+                let message = format!("port {} of {of} {name} is {}", port.port, port.protocol);
                 misfit("sectionName", message, hint.to_owned())
             }
             _ => {
-                let message = format!("Service {name} has no {wanted} port");
+                let message = format!("{of} {name} has no {wanted} port");
                 misfit("name", message, hint.to_owned())
             }
         },

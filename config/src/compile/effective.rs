@@ -72,8 +72,12 @@ pub fn effective(set: &Set, key: &Key) -> Option<Vec<Place>> {
     if let Some(route) = set.route(key) {
         return (!key.kind.is_of_connections()).then(|| of_route(&policies, &route));
     }
-    let service = set.service(&key.namespace, &key.name);
-    let service = service.filter(|_| key.kind == Kind::Service)?;
+    let service = match key.kind {
+        Kind::Service | Kind::ExternalService => {
+            set.destination(key.kind, &key.namespace, &key.name)?
+        }
+        _ => return None,
+    };
     let has_requests = service
         .ports
         .iter()
@@ -100,7 +104,7 @@ fn of_route(policies: &Policies<'_>, route: &Route<'_>) -> Vec<Place> {
                 Some(name) => format!("rule {name}"),
                 None => format!("rules[{i}]"),
             };
-            let place = format!("{name} for Service {}", parent.name);
+            let place = format!("{name} for {} {}", parent.kind, parent.name);
             match places.iter_mut().find(|other| other.fields == fields) {
                 Some(other) => other.place += &format!(", {place}"),
                 None => places.push(Place {

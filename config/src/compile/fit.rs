@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::resources::{Key, Kind};
 use crate::table::{
-    Absence, Action, Authorization, Default, Details, Feature, Features, Loss, PathCase, Rule,
-    Service, ServiceName, Table, Withheld,
+    Absence, Action, Authorization, Default, Details, Egress, Feature, Features, Loss, PathCase,
+    Rule, Service, ServiceName, Table, Withheld,
 };
 
 /// A table in the form that its sidecar supports.
@@ -41,6 +41,9 @@ pub(super) fn fit(mut table: Table, features: Features) -> Fitted {
             withheld,
             features,
         };
+    }
+    if !features.has(Feature::ExternalServices) {
+        withheld.extend(without_externals(&mut table));
     }
     for (name, service) in &mut table.services {
         if !features.has(Feature::Absence)
@@ -110,6 +113,34 @@ fn without_details(service: &mut Arc<Service>) {
     }
 }
 
+/// Takes out what is outside of the mesh: such a sidecar would take it for a service without endpoints, at
+/// best.
+fn without_externals(table: &mut Table) -> Vec<Withheld> {
+    let withheld = |resource: String, instead: String| Withheld {
+        resource,
+        feature: Feature::ExternalServices.name().to_owned(),
+        instead,
+    };
+    let mut all = Vec::new();
+    table.services.retain(|name, service| {
+        if service.external.is_some() {
+            let key = Key::new(Kind::ExternalService, &name.namespace, &name.name);
+            all.push(withheld(
+                key.to_string(),
+                format!("it knows no {name}, and refuses every call to it"),
+            ));
+        }
+        service.external.is_none()
+    });
+    if !table.egress.is_deny() {
+        let instead = "it refuses requests for names outside of the mesh".to_owned();
+        all.push(withheld("MeshConfig".to_owned(), instead));
+        table.egress = Egress::Deny;
+        table.closed_hosts.clear();
+    }
+    all
+}
+
 /// Features of [`Loss::Calls`] by which an authorization refuses calls.
 fn restrictions(authorization: &Authorization) -> impl Iterator<Item = Feature> {
     let judges_paths = authorization.rules.iter().any(|rule| rule.paths.is_some());
@@ -129,6 +160,7 @@ fn restrictions(authorization: &Authorization) -> impl Iterator<Item = Feature> 
             | Feature::TlsRoutes
             | Feature::EndpointDetails
             | Feature::Sessions
+            | Feature::ExternalServices
             | Feature::H2c => false,
         })
 }

@@ -58,7 +58,7 @@ impl<'a> References<'a> {
             hint: hint.to_owned(),
         };
         let name = target(route, to);
-        let (Some(number), true) = (to.port, to.is_service()) else {
+        let (Some(number), Some(of)) = (to.port, to.target_kind()) else {
             let kind = to.kind.as_deref().unwrap_or("Service");
             let message = format!("weft routes to no {kind}");
             let field = if to.group.as_deref().is_none_or(is_core) {
@@ -66,10 +66,13 @@ impl<'a> References<'a> {
             } else {
                 "group"
             };
-            let hint = "name a Service";
+            let hint = "name a Service, or an ExternalService of group weft.dev";
             return Err(unresolved(Broken::InvalidKind, field, message, hint));
         };
-        if self.requires_grants && name.namespace != route.namespace && !self.grants(route, &name) {
+        if self.requires_grants
+            && name.namespace != route.namespace
+            && !self.permits(route, of, &name)
+        {
             let message = format!(
                 "no ReferenceGrant in namespace {} permits it to {} of namespace {}",
                 name.namespace,
@@ -84,20 +87,22 @@ impl<'a> References<'a> {
                 hint,
             ));
         }
-        let Some(service) = self.set.service(&name.namespace, &name.name) else {
+        let destination = self.set.destination(of, &name.namespace, &name.name);
+        let of = of.as_str();
+        let Some(service) = destination else {
             let message = format!(
-                "there is no Service {} in namespace {}",
+                "there is no {of} {} in namespace {}",
                 name.name, name.namespace
             );
             return Err(unresolved(Broken::BackendNotFound, "name", message, ""));
         };
         let Some(port) = service.ports.iter().find(|port| port.port == number) else {
-            let message = format!("Service {} has no port {number}", to.name);
+            let message = format!("{of} {} has no port {number}", to.name);
             let hint = format!("it has {}", numbers(&service.ports));
             return Err(unresolved(Broken::BackendNotFound, "port", message, &hint));
         };
         if let Some((speaks, hint)) = unsupported(route.kind, port) {
-            let message = format!("port {number} of Service {} is {speaks}", to.name);
+            let message = format!("port {number} of {of} {} is {speaks}", to.name);
             return Err(unresolved(
                 Broken::UnsupportedProtocol,
                 "port",
@@ -110,6 +115,10 @@ impl<'a> References<'a> {
 
     /// Whether a grant of the target's namespace permits the reference.
     pub(crate) fn grants(&self, route: &Key, to: &ServiceName) -> bool {
+        self.permits(route, Kind::Service, to)
+    }
+
+    fn permits(&self, route: &Key, kind: Kind, to: &ServiceName) -> bool {
         let grants = self.grants.get(to.namespace.as_str());
         grants.into_iter().flatten().any(|grant| {
             let from = grant.from.iter().any(|from| {
@@ -119,7 +128,7 @@ impl<'a> References<'a> {
             });
             let covers = grant.to.iter().any(|one| {
                 is_core(&one.group)
-                    && one.kind == Kind::Service.as_str()
+                    && one.kind == kind.as_str()
                     && one.name.as_ref().is_none_or(|name| *name == to.name)
             });
             from && covers

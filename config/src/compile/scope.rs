@@ -95,9 +95,15 @@ impl Plan {
                 decides.insert(name);
                 decides.extend(&compiled.parents);
             }
+            // Beyond the caller's own sidecar, none can decide about a call that leaves the mesh.
+            if has(&scope.calls, place) && compiled.service.external.is_some() {
+                decides.insert(name);
+                decides.extend(&compiled.parents);
+            }
         }
         let mut services = BTreeMap::new();
         let mut forbidden = BTreeMap::new();
+        let mut closed_hosts = BTreeSet::new();
         for (place, (name, compiled)) in self.services.iter().enumerate() {
             let banned = scope
                 .forbidden
@@ -110,6 +116,12 @@ impl Plan {
                 forbidden.insert(name.clone(), Forbidden { ports, ban });
             }
             let (callable, decides) = (has(&scope.calls, place), decides.contains(name));
+            if !callable
+                && !self.egress.is_deny()
+                && let Some(external) = &compiled.service.external
+            {
+                closed_hosts.extend(external.hosts.iter().cloned());
+            }
             if !callable && !decides {
                 continue;
             }
@@ -146,6 +158,8 @@ impl Plan {
             services,
             forbidden,
             session_keys,
+            egress: self.egress,
+            closed_hosts,
         }
     }
 }

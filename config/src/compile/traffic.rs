@@ -62,7 +62,7 @@ impl<'a> Policies<'a> {
                         let layers = policies.routes.entry(route).or_default();
                         layers.push(layer(Origin::Route));
                     }
-                    TargetKind::Service => {
+                    TargetKind::Service | TargetKind::ExternalService => {
                         let service = ServiceName {
                             namespace: key.namespace.clone(),
                             name: target.name.clone(),

@@ -39,10 +39,10 @@ pub struct GrantFrom {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GrantTo {
-    /// The API group of what is referred to: `""` for a Service.
+    /// The API group of what is referred to: `""` for a Service, `weft.dev` for an ExternalService.
     #[schemars(extend("x-range" = "up to 253 characters"))]
     pub group: String,
-    /// Its kind: `Service`.
+    /// Its kind: `Service` or `ExternalService`.
     #[schemars(extend("x-range" = "1 to 63 characters"))]
     pub kind: String,
     /// Its name.

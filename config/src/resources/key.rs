@@ -12,6 +12,8 @@ pub enum Kind {
     MeshConfig,
     /// See [`super::ServiceSpec`].
     Service,
+    /// See [`super::ExternalServiceSpec`].
+    ExternalService,
     /// See [`super::HttpRouteSpec`].
     #[serde(rename = "HTTPRoute")]
     HttpRoute,
@@ -46,16 +48,18 @@ struct AboutKind {
     aliases: &'static [&'static str],
 }
 
-const WEFT: &str = "weft.dev";
+/// The API group of weft's own kinds.
+pub(crate) const WEFT: &str = "weft.dev";
 const WEFT_VERSIONS: &[&str] = &["v1alpha1"];
 /// The API group of Gateway API.
 pub(crate) const GATEWAY: &str = "gateway.networking.k8s.io";
 
 impl Kind {
     /// All kinds, in the order in which sets are listed.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::MeshConfig,
         Self::Service,
+        Self::ExternalService,
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::TlsRoute,
@@ -79,6 +83,12 @@ impl Kind {
                 group: WEFT,
                 versions: WEFT_VERSIONS,
                 aliases: &["services"],
+            },
+            Self::ExternalService => AboutKind {
+                name: "ExternalService",
+                group: WEFT,
+                versions: WEFT_VERSIONS,
+                aliases: &["externalservices", "external"],
             },
             Self::HttpRoute => AboutKind {
                 name: "HTTPRoute",

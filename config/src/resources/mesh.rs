@@ -20,6 +20,11 @@ pub struct MeshConfigSpec {
     /// (GEP-1294): AuthorizationPolicies say who may call.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub require_reference_grants: bool,
+    /// What becomes of a request of an application for a name that is no Service and no
+    /// [ExternalService](ExternalService.md) of the mesh.
+    #[serde(default, skip_serializing_if = "table::Egress::is_deny")]
+    #[schemars(extend("x-default" = super::schema::word(table::Egress::default())))]
+    pub egress: table::Egress,
     /// How traffic is treated where no TrafficPolicy says otherwise: the fields of a
     /// [TrafficPolicy](TrafficPolicy.md#fields), all but `targetRefs`.
     #[serde(default, skip_serializing_if = "is_silent")]
@@ -64,6 +69,15 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<MeshConfi
         Some(at) => decoder.truth(&at),
         None => Some(false),
     };
+    let modes = [
+        ("Deny", table::Egress::Deny),
+        ("Observe", table::Egress::Observe),
+        ("Allow", table::Egress::Allow),
+    ];
+    let egress = match fields.take("egress") {
+        Some(at) => decoder.choice(&at, &modes),
+        None => Some(table::Egress::default()),
+    };
     let traffic = fields
         .take("traffic")
         .and_then(|at| decode_traffic(decoder, &at));
@@ -71,6 +85,7 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<MeshConfi
     Some(MeshConfigSpec {
         default_authorization: default_authorization?,
         require_reference_grants: require_reference_grants?,
+        egress: egress?,
         traffic: traffic.unwrap_or_default(),
     })
 }
@@ -87,6 +102,7 @@ mod tests {
             let mut spec = MeshConfigSpec {
                 default_authorization: allow(),
                 require_reference_grants: false,
+                egress: table::Egress::default(),
                 traffic: TrafficSpec::default(),
             };
             spec.traffic.concurrency.adaptive = adaptive;

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_transport::identity::SpiffeId;
 
+use super::Kind;
 use super::decode::{At, Decoder, Fields};
 use super::schema::{Identity, some};
 use crate::limits;
@@ -13,7 +14,8 @@ use crate::table::{Action, PathPattern};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct AuthorizationPolicySpec {
-    /// The Services that it protects, in its own namespace. It holds for all ports of each.
+    /// The Services and ExternalServices that it protects, in its own namespace. It holds for all ports of
+    /// each.
     #[schemars(extend("x-range" = some(limits::POLICY_TERMS_MAX)))]
     pub target_refs: Vec<TargetRef>,
     /// What it does to a call that it matches. A call matches if an entry of `from` and an entry of `to`
@@ -29,15 +31,25 @@ pub struct AuthorizationPolicySpec {
     pub to: Option<Vec<Operation>>,
 }
 
-/// A Service of the policy's namespace.
+/// A Service, or an ExternalService, of the policy's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TargetRef {
     /// The kind of the target. `group` may stand beside it, empty or `weft.dev`.
-    #[schemars(extend("x-range" = "`Service`"))]
+    #[schemars(extend("x-range" = "`Service`, `ExternalService`"))]
     pub kind: String,
-    /// The name of a Service of the policy's namespace.
+    /// Its name, in the policy's namespace.
     pub name: String,
+}
+
+impl TargetRef {
+    /// The kind that it names.
+    pub(crate) fn target_kind(&self) -> Kind {
+        match self.kind.as_str() {
+            "ExternalService" => Kind::ExternalService,
+            _ => Kind::Service,
+        }
+    }
 }
 
 /// Callers by identity.
@@ -107,9 +119,10 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<Authoriza
 
 fn target(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<TargetRef> {
     let mut fields = Fields::open(decoder, at)?;
-    let kind = fields
-        .require(decoder, "kind")
-        .and_then(|at| decoder.choice(&at, &[("Service", "Service")]));
+    let kind = fields.require(decoder, "kind").and_then(|at| {
+        let kinds = ["Service", "ExternalService"];
+        decoder.choice(&at, &kinds.map(|kind| (kind, kind)))
+    });
     let name = fields
         .require(decoder, "name")
         .and_then(|at| super::label(decoder, &at));

@@ -193,7 +193,7 @@ pub(super) fn port_number(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<u16>
         .and_then(|number| u16::try_from(number).ok())
 }
 
-fn protocol(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<Protocol> {
+pub(super) fn protocol(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<Protocol> {
     if let crate::yaml::Value::Text(text) = &at.node.value
         && matches!(text.as_str(), "udp" | "auto")
     {

@@ -1,10 +1,11 @@
 //! All resources of a mesh at one moment. Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::{
-    AuthorizationPolicySpec, Key, Kind, MeshConfigSpec, ReferenceGrantSpec, Resource, Route,
-    ServiceSpec, Spec, TrafficPolicySpec, WorkloadSpec,
+    AuthorizationPolicySpec, ExternalServiceSpec, Key, Kind, MeshConfigSpec, ReferenceGrantSpec,
+    Resource, Route, ServiceSpec, Spec, TrafficPolicySpec, WorkloadSpec,
 };
 use crate::table::{self, ServiceName};
 
@@ -47,6 +48,40 @@ impl Set {
         ServiceSpec::of(resource).map(|object| &object.spec)
     }
 
+    /// All services outside of the mesh.
+    pub fn externals(&self) -> impl Iterator<Item = (ServiceName, &ExternalServiceSpec)> {
+        self.all().map(|(key, spec)| {
+            let name = ServiceName {
+                namespace: key.namespace.clone(),
+                name: key.name.clone(),
+            };
+            (name, spec)
+        })
+    }
+
+    /// One service outside of the mesh.
+    pub fn external(&self, namespace: &str, name: &str) -> Option<&ExternalServiceSpec> {
+        let key = Key::new(Kind::ExternalService, namespace, name);
+        let resource = self.resources.get(&key)?;
+        ExternalServiceSpec::of(resource).map(|object| &object.spec)
+    }
+
+    /// The Service of that name, or what an ExternalService is to routes and policies, by `kind`.
+    pub(crate) fn destination(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Option<Cow<'_, ServiceSpec>> {
+        match kind {
+            Kind::ExternalService => {
+                let external = self.external(namespace, name)?;
+                Some(Cow::Owned(external.as_service()))
+            }
+            _ => self.service(namespace, name).map(Cow::Borrowed),
+        }
+    }
+
     /// All authorization policies.
     pub fn policies(&self) -> impl Iterator<Item = (&Key, &AuthorizationPolicySpec)> {
         self.all()
@@ -83,6 +118,12 @@ impl Set {
     /// All mesh configurations; validation allows one.
     pub fn mesh_configs(&self) -> impl Iterator<Item = (&Key, &MeshConfigSpec)> {
         self.all()
+    }
+
+    /// What the mesh says about names outside of it.
+    pub(crate) fn egress(&self) -> table::Egress {
+        let mut mesh = self.mesh_configs();
+        mesh.next().map(|(_, spec)| spec.egress).unwrap_or_default()
     }
 
     /// What the mesh says about Services that no Allow policy targets.

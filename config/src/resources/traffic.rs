@@ -59,7 +59,9 @@ pub enum TargetKind {
     GrpcRoute,
     /// all ports of a Service.
     Service,
-    /// all Services of the policy's namespace.
+    /// all ports of an ExternalService.
+    ExternalService,
+    /// all Services and ExternalServices of the policy's namespace.
     Namespace,
 }
 

@@ -90,3 +90,6 @@ pub const RENEWAL_GRACE: Duration = Duration::from_secs(72 * 60 * 60);
 /// What the renewal grace may be; zero turns it off.
 pub const RENEWAL_GRACE_RANGE: RangeInclusive<Duration> =
     Duration::ZERO..=Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Resolvers of names outside of the mesh: as many as other resolvers ask at most.
+pub const DNS_SERVERS_MAX: usize = 3;

@@ -17,7 +17,7 @@ use super::health::{self, HealthCheck};
 use super::layers::{Loaded, Sources, merge};
 use super::limits;
 use super::raw::{
-    AccessLog, RawConcurrency, RawDrain, RawInbound, RawListener, RawOutbound, RawProxy,
+    AccessLog, RawConcurrency, RawDns, RawDrain, RawInbound, RawListener, RawOutbound, RawProxy,
     RawTimeouts, RouteBy,
 };
 use super::values::{DurationText, HostPort, LocalAddress, ServiceReference};
@@ -44,6 +44,8 @@ pub struct ProxySettings {
     pub outbound: Vec<OutboundListener>,
     /// Whether answers to the application name the revision that decided where its request went.
     pub revision_header: bool,
+    /// The resolvers of names outside of the mesh; those of the system if there are none.
+    pub dns_servers: Vec<SocketAddr>,
     /// The admin endpoint.
     pub admin: ProxyAdmin,
     /// Which requests are logged.
@@ -192,6 +194,7 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
         inbound,
         outbound,
         revision_header,
+        dns_servers: parse_dns(raw.dns.unwrap_or_default())?,
         admin,
         access_log: raw.access_log.unwrap_or_default(),
         transport: parse_transport(raw.transport.unwrap_or_default())?,
@@ -199,6 +202,20 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
         drain: parse_drain(raw.drain.unwrap_or_default())?,
         concurrency: parse_concurrency(raw.concurrency.unwrap_or_default())?,
     })
+}
+
+fn parse_dns(raw: RawDns) -> Result<Vec<SocketAddr>, Problem> {
+    let servers = raw.servers.unwrap_or_default();
+    if servers.len() > limits::DNS_SERVERS_MAX {
+        return Err(Problem::new(
+            "dns.servers",
+            format!("has more than {} entries", limits::DNS_SERVERS_MAX),
+        ));
+    }
+    for server in &servers {
+        check_port("dns.servers".to_owned(), server.port())?;
+    }
+    Ok(servers)
 }
 
 fn parse_workers(workers: Option<usize>, cores: NonZeroUsize) -> Result<NonZeroUsize, Problem> {

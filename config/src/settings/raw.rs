@@ -2,6 +2,7 @@
 //! defaults, file, environment or flags. `values.rs` checks single values; `proxy.rs`, `ca.rs` and
 //! `service.rs` check rules across several. After those files no value that the program needs is optional.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,9 @@ pub struct RawProxy {
     /// What the application calls through this sidecar.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outbound: Option<RawOutbound>,
+    /// How names outside of the mesh are resolved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<RawDns>,
     /// The admin endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<RawProxyAdmin>,
@@ -83,6 +87,15 @@ pub struct RawControlPlane {
     /// Addresses of the config service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Vec<HostPort>>,
+}
+
+/// `dns`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawDns {
+    /// The resolvers that are asked in place of the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub servers: Option<Vec<SocketAddr>>,
 }
 
 /// `inbound`.

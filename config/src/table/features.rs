@@ -42,6 +42,9 @@ pub enum Feature {
     EndpointDetails,
     /// Sessions of rules ([`super::Persistence`]).
     Sessions,
+    /// Services outside of the mesh ([`super::External`]), and what becomes of requests for names that are
+    /// none ([`super::Egress`]).
+    ExternalServices,
 }
 
 /// The description of a [`Feature`].
@@ -74,7 +77,7 @@ pub enum Loss {
 
 impl Feature {
     /// Every feature that this build knows.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Bans,
         Self::Absence,
         Self::RouteOnly,
@@ -88,6 +91,7 @@ impl Feature {
         Self::H2c,
         Self::EndpointDetails,
         Self::Sessions,
+        Self::ExternalServices,
     ];
 
     /// Its description.
@@ -169,6 +173,12 @@ impl Feature {
                 name: "sessions",
                 since: "0.1.0",
                 without: "the conditions of the rule, and no backend",
+                loss: Loss::Requests,
+            },
+            Self::ExternalServices => AboutFeature {
+                name: "external-services",
+                since: "0.1.0",
+                without: "no ExternalService, and no name outside of the mesh",
                 loss: Loss::Requests,
             },
         }

@@ -130,8 +130,8 @@ pub struct EndpointName {
 }
 
 impl EndpointName {
-    /// The name of an endpoint of `service`, as `orders.shop:80`.
-    pub fn new(service: &str, identity: &SpiffeId, workload: &str, address: SocketAddr) -> Self {
+    /// The name of an endpoint of `service`, as `orders.shop:80`. Outside of the mesh it has no identity.
+    pub fn new(service: &str, identity: &str, workload: &str, address: SocketAddr) -> Self {
         let of = |part: &str| {
             // None of them has a line's end.
             let text = format!("{service}\n{identity}\n{part}");

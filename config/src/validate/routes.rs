@@ -7,7 +7,9 @@ use super::Check;
 use crate::compile::attachments::{Act, Attachments, Fit, group, parent_name, precedence};
 use crate::compile::references::{References, Unresolved, target};
 use crate::findings::Severity;
-use crate::resources::{FilterType, HttpRouteMatch, Key, Kind, ParentRef, Route, Rule, Rules};
+use crate::resources::{
+    BackendRef, FilterType, HttpRouteMatch, Key, Kind, ParentRef, Route, Rule, Rules,
+};
 use crate::table::{Broken, HttpMatch, ServiceName};
 
 impl Check<'_> {
@@ -28,7 +30,7 @@ impl Check<'_> {
                 if let Err(error) = references.resolve(route.key, reference.to)
                     && !self.is_broken(&to.namespace, &to.name)
                 {
-                    self.unresolved(&route, &reference.field, &to, &error);
+                    self.unresolved(&route, &reference.field, (reference.to, &to), &error);
                 }
             }
             for (i, rule) in route.rules().enumerate() {
@@ -67,10 +69,17 @@ impl Check<'_> {
         self.warning(route.key, at, message, hint);
     }
 
-    fn unresolved(&mut self, route: &Route<'_>, at: &str, to: &ServiceName, error: &Unresolved) {
+    fn unresolved(
+        &mut self,
+        route: &Route<'_>,
+        at: &str,
+        (reference, to): (&BackendRef, &ServiceName),
+        error: &Unresolved,
+    ) {
         let field = format!("{at}.{}", error.field);
         if error.broken == Broken::BackendNotFound && error.field == "name" {
-            let wanted = Key::new(Kind::Service, &to.namespace, &to.name);
+            let kind = reference.target_kind().unwrap_or(Kind::Service);
+            let wanted = Key::new(kind, &to.namespace, &to.name);
             self.missing(Severity::Warning, route.key, &field, &wanted);
         } else {
             self.warning(route.key, &field, &error.message, &error.hint);
@@ -87,7 +96,7 @@ impl Check<'_> {
         let name = parent_name(route, parent);
         match attachments.fit(route, parent) {
             Fit::NoService => {
-                let wanted = Key::new(Kind::Service, &name.namespace, &name.name);
+                let wanted = Key::new(parent.target_kind(), &name.namespace, &name.name);
                 self.missing(Severity::Warning, route.key, &format!("{at}.name"), &wanted);
             }
             Fit::NoPort(_) if self.is_broken(&name.namespace, &name.name) => {}

@@ -1,5 +1,6 @@
 //! Each bad resource with the exact line that the operator reads.
 
+mod external;
 mod routes;
 mod warnings;
 
@@ -138,7 +139,7 @@ fn a_kind_that_is_not_supported_yet_is_refused_by_name() {
     assert_eq!(
         check(text),
         ["mesh.yaml:2: kind: kind UDPRoute is not supported yet; \
-          supported kinds are MeshConfig, Service, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, ReferenceGrant, \
+          supported kinds are MeshConfig, Service, ExternalService, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, ReferenceGrant, \
           AuthorizationPolicy, TrafficPolicy"]
     );
 }

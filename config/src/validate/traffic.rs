@@ -35,7 +35,14 @@ impl Check<'_> {
                 TargetKind::HttpRoute | TargetKind::GrpcRoute => {
                     self.of_route(key, &field, target, &spec.traffic, &fields);
                 }
-                TargetKind::Service => self.of_service(key, &field, target, &spec.traffic, &fields),
+                TargetKind::Service => {
+                    self.of_service(key, &field, (Kind::Service, target), &spec.traffic, &fields);
+                }
+                TargetKind::ExternalService => {
+                    let target = (Kind::ExternalService, target);
+                    self.of_service(key, &field, target, &spec.traffic, &fields);
+                    self.no_limits_outside(key, &fields);
+                }
                 TargetKind::Namespace => {
                     if target.name != key.namespace {
                         let message = format!("the policy is in namespace {}", key.namespace);
@@ -117,7 +124,8 @@ impl Check<'_> {
                 continue;
             };
             for target in &policy.target_refs {
-                if target.kind == TargetKind::Service {
+                let kinds = [TargetKind::Service, TargetKind::ExternalService];
+                if kinds.contains(&target.kind) {
                     let from = service(&key.namespace, &target.name);
                     next.insert(from, (to.service(&key.namespace), key));
                 }
@@ -188,17 +196,14 @@ impl Check<'_> {
         &mut self,
         key: &Key,
         field: &str,
-        target: &TrafficTarget,
+        (kind, target): (Kind, &TrafficTarget),
         traffic: &TrafficSpec,
         fields: &[Field],
     ) {
         let name = service(&key.namespace, &target.name);
-        let Some(spec) = self.set.service(&name.namespace, &name.name) else {
-            let wanted = Key {
-                kind: Kind::Service,
-                namespace: name.namespace,
-                name: name.name,
-            };
+        let found = self.set.destination(kind, &name.namespace, &name.name);
+        let Some(spec) = found else {
+            let wanted = Key::new(kind, &name.namespace, &name.name);
             self.missing(Severity::Error, key, field, &wanted);
             return;
         };
@@ -206,7 +211,7 @@ impl Check<'_> {
             return;
         }
         if let Some(to) = &traffic.failover {
-            self.failover(key, &name, spec, to);
+            self.failover(key, &name, &spec, to);
         }
         let protocols: BTreeSet<Protocol> = spec.ports.iter().map(|port| port.protocol).collect();
         if !protocols.iter().any(|protocol| protocol.has_requests()) {
@@ -218,6 +223,19 @@ impl Check<'_> {
             let message = format!("{} is grpc, whose calls are all POST", target.name);
             let hint = "nothing is hedged without hedge.nonIdempotent: true";
             self.push(Severity::Warning, key, "spec.hedge.after", &message, hint);
+        }
+    }
+
+    /// What the sidecar that serves would enforce: outside of the mesh there is none.
+    fn no_limits_outside(&mut self, key: &Key, fields: &[Field]) {
+        let enforced = |path: &str| {
+            ["concurrency.", "rateLimits", "callerRateLimits"]
+                .iter()
+                .any(|one| path.starts_with(one))
+        };
+        for one in fields.iter().filter(|field| enforced(field.path)) {
+            let message = "is enforced where a Service is served, and an ExternalService is not";
+            self.error(key, &format!("spec.{}", one.path), message, "remove it");
         }
     }
 

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use weft_config::compile::effective;
 use weft_config::resources::{
-    AuthorizationPolicySpec, GrpcRouteSpec, HttpRouteSpec, Kind, MeshConfigSpec, Object,
-    ReferenceGrantSpec, ServiceSpec, Set, SourceFile, TcpRouteSpec, TlsRouteSpec,
-    TrafficPolicySpec, WorkloadSpec, parse,
+    AuthorizationPolicySpec, ExternalServiceSpec, GrpcRouteSpec, HttpRouteSpec, Kind,
+    MeshConfigSpec, Object, ReferenceGrantSpec, ServiceSpec, Set, SourceFile, TcpRouteSpec,
+    TlsRouteSpec, TrafficPolicySpec, WorkloadSpec, parse,
 };
 
 use super::fields::{Row, rows, table};
@@ -33,6 +33,7 @@ fn rows_of(kind: Kind) -> Vec<Row> {
     let none = BTreeMap::new();
     let mut rows = match kind {
         Kind::Service => of::<ServiceSpec>(&none),
+        Kind::ExternalService => of::<ExternalServiceSpec>(&none),
         Kind::HttpRoute => of::<HttpRouteSpec>(&none),
         Kind::GrpcRoute => of::<GrpcRouteSpec>(&none),
         Kind::TlsRoute => of::<TlsRouteSpec>(&none),

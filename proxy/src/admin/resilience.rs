@@ -2,12 +2,14 @@
 //! balancing, retries and limits.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use serde_json::{Map, Value, json};
 use weft_config::table::{RequestTraffic, Table};
 use weft_transport::metrics::{
-    ADAPTIVE_ACTING, ENDPOINTS, IN_FLIGHT, IN_FLIGHT_MAX, RETRY_BUDGET, Sample, TRACES, WAITING,
+    ADAPTIVE_ACTING, EGRESS_LOOKUPS, ENDPOINTS, IN_FLIGHT, IN_FLIGHT_MAX, RETRY_BUDGET, Sample,
+    TRACES, WAITING,
 };
 
 use crate::cluster::{self, Cluster, Endpoint};
@@ -103,8 +105,8 @@ fn row(
     json!({
         "destination": &*cluster.label,
         "workload": &*endpoint.workload,
-        "address": endpoint.target.address.to_string(),
-        "identity": endpoint.target.identity.as_str(),
+        "address": endpoint.place.address().to_string(),
+        "identity": endpoint.place.identity(),
         "worker": worker,
         "weight": endpoint.details.weight,
         "metadata": endpoint.details.metadata,
@@ -182,6 +184,17 @@ pub(super) fn samples(shared: &Shared, snapshots: &Snapshots) -> Vec<Sample> {
                 let left = budget.left(now, &cluster.traffic.retry_budget);
                 samples.push(RETRY_BUDGET.sample(&[&cluster.label], left));
             }
+        }
+    }
+    let names = &shared.names;
+    for (result, count) in [
+        ("answered", &names.answered),
+        ("failed", &names.failed),
+        ("forgotten", &names.forgotten),
+    ] {
+        let count = count.load(Ordering::Relaxed);
+        if count > 0 {
+            samples.push(EGRESS_LOOKUPS.sample(&[result], count as f64));
         }
     }
     let table = newest_table(snapshots);

@@ -93,9 +93,24 @@ fn a_table_that_is_understood_is_one_that_requests_can_be_sent_by() {
         let destinations = Destinations::default();
         let mut random = StdRng::seed_from_u64(input.len() as u64);
         let none = Directory::default();
-        let first = Directory::new(Arc::clone(&table), &none, &destinations, None, now);
+        let answers = Answers::default();
+        let first = Directory::new(
+            Arc::clone(&table),
+            &none,
+            &destinations,
+            None,
+            &answers,
+            now,
+        );
         // The same again: what was learned stays.
-        let directory = Directory::new(Arc::clone(&table), &first, &destinations, None, now);
+        let directory = Directory::new(
+            Arc::clone(&table),
+            &first,
+            &destinations,
+            None,
+            &answers,
+            now,
+        );
         let mut led = 0;
         for (name, service) in &table.services {
             for (number, port) in &service.ports {

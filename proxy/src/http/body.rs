@@ -20,6 +20,7 @@ use super::{answer, fields};
 use crate::failure::{Failure, Reason};
 use crate::idle::{Expired, Idle};
 use crate::limits;
+use crate::outside::OutsideBody;
 use crate::record::Record;
 
 /// Why a pump stopped before the end of its body.
@@ -265,6 +266,58 @@ pub(crate) fn poll_pump(pump: &mut Option<Pump>, cx: &mut Context<'_>) -> Result
     pump.as_mut().map_or(Ok(()), |pump| pump.poll(cx))
 }
 
+/// The content of an answer, as it comes.
+pub(crate) enum AnswerStream {
+    /// From a peer.
+    Peer(RecvHalf),
+    /// From outside of the mesh.
+    Outside(Box<OutsideBody>),
+    /// None: the bytes of a tunnel that leads out of the mesh pass beside it.
+    None,
+}
+
+impl Body for AnswerStream {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        match self.get_mut() {
+            Self::Peer(recv) => Pin::new(recv)
+                .poll_frame(cx)
+                .map_err(|error| crate::transport_failure::stream_failure(&error)),
+            Self::Outside(body) => Pin::new(&mut **body).poll_frame(cx),
+            Self::None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Peer(recv) => recv.is_end_stream(),
+            Self::Outside(body) => body.is_end_stream(),
+            Self::None => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Peer(recv) => recv.size_hint(),
+            Self::Outside(body) => body.size_hint(),
+            Self::None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+/// Bytes of the request that were sent so far, by what sends them.
+fn sent(answer: &AnswerStream, pump: Option<&Pump>) -> Option<u64> {
+    match answer {
+        AnswerStream::Outside(body) => Some(body.sent()),
+        AnswerStream::Peer(_) | AnswerStream::None => pump.map(Pump::moved),
+    }
+}
+
 /// The body of a response to the application.
 pub(crate) struct ResponseBody {
     source: Source,
@@ -280,7 +333,7 @@ enum Source {
     Whole(Bytes),
     /// From the peer.
     Peer {
-        recv: RecvHalf,
+        recv: AnswerStream,
         pump: Option<Pump>,
         idle: Idle,
         received: u64,
@@ -314,7 +367,7 @@ impl ResponseBody {
     /// A response of the destination to a client of that version, with the request body that may still be
     /// under way.
     pub(crate) fn peer(
-        recv: RecvHalf,
+        recv: AnswerStream,
         pump: Option<Pump>,
         idle: Idle,
         record: Record,
@@ -339,9 +392,15 @@ impl ResponseBody {
 
     fn end(&mut self, outcome: Result<(), Failure>) {
         if let Some(mut record) = self.record.take() {
-            if let Source::Peer { received, pump, .. } = &self.source {
+            if let Source::Peer {
+                recv,
+                received,
+                pump,
+                ..
+            } = &self.source
+            {
                 record.received = *received;
-                record.sent = pump.as_ref().map_or(record.sent, Pump::moved);
+                record.sent = sent(recv, pump.as_ref()).unwrap_or(record.sent);
             }
             record.end(outcome);
         }
@@ -375,7 +434,7 @@ impl Body for ResponseBody {
                 if let Err(broken) = poll_pump(pump, cx) {
                     Err(broken.failure())
                 } else {
-                    match Pin::new(recv).poll_frame(cx) {
+                    match Pin::new(&mut *recv).poll_frame(cx) {
                         Poll::Ready(Some(Ok(frame))) => {
                             let frame = match frame.into_data() {
                                 Ok(data) => {
@@ -397,12 +456,10 @@ impl Body for ResponseBody {
                             };
                             return Poll::Ready(Some(Ok(frame)));
                         }
-                        Poll::Ready(Some(Err(error))) => {
-                            Err(crate::transport_failure::stream_failure(&error))
-                        }
+                        Poll::Ready(Some(Err(failure))) => Err(failure),
                         Poll::Ready(None) => Ok(()),
                         Poll::Pending => {
-                            let moved = *received + pump.as_ref().map_or(0, Pump::moved);
+                            let moved = *received + sent(recv, pump.as_ref()).unwrap_or(0);
                             match idle.poll(cx, moved) {
                                 Poll::Pending => return Poll::Pending,
                                 Poll::Ready(Expired::Stalled) => Err(Failure::new(

@@ -19,13 +19,52 @@ use crate::failure::{Failure, Reason};
 use crate::http::fields;
 use crate::http::upload::{ReplayMemory, Sending, Upload};
 use crate::limits;
+use crate::outbound::Content;
 
-/// A request body as it comes from the peer. Counts the bytes that pass, for the idle timeout and the log.
+/// A request body as it comes from the peer, or from the own application. Counts the bytes that pass, for the
+/// idle timeout and the log.
 pub(crate) struct RequestBody {
-    recv: Option<RecvHalf>,
+    recv: Option<Origin>,
     /// Read ahead to learn whether there is a body at all.
     first: Option<Frame<Bytes>>,
     moved: Option<Arc<Moved>>,
+}
+
+/// Where a body comes from.
+enum Origin {
+    /// A peer.
+    Peer(RecvHalf),
+    /// The application beside this sidecar, on its way out of the mesh.
+    Own(Sending<Content>),
+}
+
+impl Origin {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
+        match self {
+            Self::Peer(recv) => Pin::new(recv).poll_frame(cx),
+            // The application broke off.
+            Self::Own(sending) => Pin::new(sending)
+                .poll_frame(cx)
+                .map_err(|_| ReceiveError::GivenUp),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Peer(recv) => recv.is_end_stream(),
+            Self::Own(sending) => sending.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Peer(recv) => recv.size_hint(),
+            Self::Own(sending) => sending.size_hint(),
+        }
+    }
 }
 
 /// The bytes that have passed in one exchange.
@@ -56,7 +95,7 @@ enum Rest {
 
 impl Moved {
     /// There is an answer. If it needs no more of the request, that is no error.
-    pub(super) fn answered(&self) {
+    pub(crate) fn answered(&self) {
         let before = std::mem::replace(&mut *lock(&self.rest), Rest::Answered);
         if let Rest::LetGo(recv) = before {
             stop(*recv);
@@ -103,7 +142,7 @@ impl Moved {
 
     /// Whether the exchange lets the application's connection live on: the whole request was handed over, and
     /// no interim response declared content.
-    pub(super) fn leaves_no_doubt(&self) -> bool {
+    pub(crate) fn leaves_no_doubt(&self) -> bool {
         self.request_ended.load(Ordering::Relaxed)
             && !self.interim_declared_content.load(Ordering::Relaxed)
     }
@@ -122,7 +161,7 @@ pub(super) fn stop(recv: RecvHalf) {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let (Some(recv), Some(moved)) = (self.recv.take(), &self.moved) {
+        if let (Some(Origin::Peer(recv)), Some(moved)) = (self.recv.take(), &self.moved) {
             moved.let_go(recv);
         }
     }
@@ -132,7 +171,16 @@ impl RequestBody {
     /// The bytes from the peer.
     pub(crate) fn new(recv: RecvHalf, moved: Arc<Moved>) -> Self {
         Self {
-            recv: Some(recv),
+            recv: Some(Origin::Peer(recv)),
+            first: None,
+            moved: Some(moved),
+        }
+    }
+
+    /// The bytes from the application beside this sidecar, if there are any.
+    pub(crate) fn own(sending: Option<Sending<Content>>, moved: Arc<Moved>) -> Self {
+        Self {
+            recv: sending.map(Origin::Own),
             first: None,
             moved: Some(moved),
         }
@@ -155,7 +203,7 @@ impl RequestBody {
 
     /// Whether no more comes, as far as is known.
     pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_none() && self.recv.as_ref().is_none_or(Body::is_end_stream)
+        self.first.is_none() && self.recv.as_ref().is_none_or(Origin::is_end_stream)
     }
 
     /// Ready when it is known whether there is any body.
@@ -166,7 +214,7 @@ impl RequestBody {
         let Some(recv) = &mut self.recv else {
             return Poll::Ready(Ok(()));
         };
-        match ready!(Pin::new(recv).poll_frame(cx)) {
+        match ready!(recv.poll_frame(cx)) {
             None => self.recv = None,
             Some(Ok(frame)) => self.first = Some(frame),
             Some(Err(error)) => return Poll::Ready(Err(error)),
@@ -186,7 +234,7 @@ impl Body for RequestBody {
         let this = self.get_mut();
         let frame = match (this.first.take(), &mut this.recv) {
             (Some(first), _) => Some(Ok(first)),
-            (None, Some(recv)) => match Pin::new(recv).poll_frame(cx) {
+            (None, Some(recv)) => match recv.poll_frame(cx) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
                     if let Some(moved) = &this.moved {

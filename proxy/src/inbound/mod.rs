@@ -6,13 +6,16 @@
 
 pub(crate) mod application;
 pub(crate) mod authorise;
-mod body;
+pub(crate) mod body;
 mod declared;
 mod interim;
 mod pace;
 mod request;
 pub(crate) mod served;
 mod tunnel;
+
+pub(crate) use declared::declare;
+pub(crate) use request::shape;
 
 #[cfg(test)]
 pub(crate) use declared::declare;

@@ -266,8 +266,8 @@ async fn deliver(
     let application = &admitted.application;
     // The permit is used here: without one, no code can deliver this call.
     debug_assert_eq!(
-        admitted.permit.service().application,
-        *application.address()
+        Some(&admitted.permit.service().application),
+        application.address()
     );
     let caller = &admitted.in_flight.caller;
     let (interims, queue) = interim.then(Interims::new).unzip();
@@ -313,15 +313,21 @@ pub(crate) fn prepare(
     fields::check_expectation(&head.headers)?;
     fields::strip_request(&mut head.headers)?;
     head.headers.insert(WEFT_CLIENT_ID, caller.clone());
+    shape(head, http::uri::Scheme::HTTP, multiplexed);
+    Ok(())
+}
+
+/// Gives the head the form of HTTP/1.1, or of HTTP/2 if it is `multiplexed`.
+pub(crate) fn shape(head: &mut Parts, scheme: http::uri::Scheme, multiplexed: bool) {
     let path = head.uri.path_and_query().cloned();
     let path = path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
     if multiplexed {
         head.version = http::Version::HTTP_2;
         let mut parts = std::mem::take(&mut head.uri).into_parts();
-        parts.scheme = Some(http::uri::Scheme::HTTP);
+        parts.scheme = Some(scheme);
         parts.path_and_query = Some(path);
         head.uri = Uri::from_parts(parts).unwrap_or_default();
-        return Ok(());
+        return;
     }
     head.version = http::Version::HTTP_11;
     fields::join_cookies(&mut head.headers);
@@ -338,7 +344,6 @@ pub(crate) fn prepare(
             .insert(CONNECTION, HeaderValue::from_static("te"));
     }
     head.uri = Uri::from(path);
-    Ok(())
 }
 
 /// Sends the response on; returns the application's connection if it may be used again.

@@ -164,6 +164,10 @@ pub(crate) fn tunnel_failure(error: &TunnelError, near: &str) -> Failure {
         ),
         TunnelError::Peer(error) => stream_failure(error),
         TunnelError::ToPeer(error) => send_failure(error),
+        TunnelError::Outside(kind) => Failure::new(
+            Reason::ConnectionTerminated,
+            format!("the connection out of the mesh broke: {kind}"),
+        ),
         TunnelError::Idle => Failure::new(
             Reason::ResponseTimeout,
             "no bytes passed for the tunnel's idle timeout",

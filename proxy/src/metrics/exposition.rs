@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use weft_transport::metrics::{
-    ATTEMPT_PARTS, DECISIONS, Family, HANDSHAKES, LOG_DROPPED, LOG_SUPPRESSED, MIGRATIONS, Metric,
-    Page, REQUEST_DURATION, REQUESTS, Sample, TUNNEL_RECEIVED, TUNNEL_SENT, TUNNELS_ACTIVE,
-    TUNNELS_CLOSED, TUNNELS_FAILED, TUNNELS_OPENED, WORKER_BEHIND, WORKER_LIMITED,
+    ATTEMPT_PARTS, DECISIONS, EGRESS_PASSED, Family, HANDSHAKES, LOG_DROPPED, LOG_SUPPRESSED,
+    MIGRATIONS, Metric, Page, REQUEST_DURATION, REQUESTS, Sample, TUNNEL_RECEIVED, TUNNEL_SENT,
+    TUNNELS_ACTIVE, TUNNELS_CLOSED, TUNNELS_FAILED, TUNNELS_OPENED, WORKER_BEHIND, WORKER_LIMITED,
 };
 
 use super::parts::{Histogram, Sums};
@@ -27,6 +27,7 @@ pub(crate) fn expose(shards: &[Arc<Shard>], samples: &[Sample]) -> String {
     total(&MIGRATIONS, |shard| &shard.migrations);
     total(&LOG_SUPPRESSED, |shard| &shard.log_suppressed);
     total(&LOG_DROPPED, |shard| &shard.log_dropped);
+    total(&EGRESS_PASSED, |shard| &shard.egress_observed);
     let mut time = |metric, read| time(&mut page, metric, shards, read);
     time(&WORKER_BEHIND, |shard| shard.lag.behind());
     time(&WORKER_LIMITED, |shard| shard.intake.limited_for());

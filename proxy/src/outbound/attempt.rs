@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Response, StatusCode};
-use weft_transport::wire::{ReceiveError, RecvHalf, ResponseHalf, SendHalf, Unprocessed};
+use weft_transport::wire::{ReceiveError, ResponseHalf, SendHalf, Unprocessed};
 
 use super::connection::Activity;
 use super::content::Content;
@@ -19,10 +19,11 @@ use super::open::{NotOpened, Opened, Picked, open};
 use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
 use crate::http::answer;
-use crate::http::body::{Broken, Proof, Pump};
+use crate::http::body::{AnswerStream, Broken, Proof, Pump};
 use crate::http::upload::Sending;
 use crate::idle::{Expired, Idle};
 use crate::limits;
+use crate::outside::Link;
 use crate::record::attempt::Attempt;
 use crate::resilience::deadline::{self, Clock};
 use crate::resilience::retry::{GRPC_STATUS, RetryCause};
@@ -32,7 +33,7 @@ use crate::transport_failure::stream_failure;
 /// The head of the response has come.
 pub(super) struct Answered {
     pub(super) response: Response<()>,
-    pub(super) body: RecvHalf,
+    pub(super) body: AnswerStream,
     pub(super) upward: Upward,
     pub(super) flight: Flight,
     /// The time by which this attempt must be over.
@@ -51,6 +52,8 @@ pub(super) enum Upward {
     Body(Pump),
     /// A tunnel is open. Boxed, because requests outnumber tunnels and should not carry their size.
     Open(Box<SendHalf>),
+    /// A connection that leads out of the mesh, both directions of it.
+    Outside(Box<Link>),
 }
 
 impl Upward {
@@ -58,7 +61,7 @@ impl Upward {
     pub(super) fn into_pump(self) -> Option<Pump> {
         match self {
             Self::Body(pump) => Some(pump),
-            Self::Ended | Self::Open(_) => None,
+            Self::Ended | Self::Open(_) | Self::Outside(_) => None,
         }
     }
 }
@@ -98,6 +101,12 @@ impl Exchange {
         clock: &Clock,
         parts: &mut Attempt,
     ) -> Result<Answered, Failed> {
+        if let Some(outside) = picked.outside(&self.route.cluster) {
+            // Boxed, because most requests stay in the mesh.
+            let outside = Arc::clone(outside);
+            let attempt = self.attempt_outside(outside, body, picked, clock, parts);
+            return Box::pin(attempt).await;
+        }
         let end = body.is_none() && !self.is_tunnel();
         let mut may_leave = picked.has_alternative() && self.rules().may_break();
         let (worker, cluster) = (&*self.worker, &*self.route.cluster);
@@ -148,7 +157,7 @@ impl Exchange {
         }
         Ok(Answered {
             response: Response::from_parts(head, ()),
-            body,
+            body: AnswerStream::Peer(body),
             upward,
             flight: picked.flight,
             deadline: clock.end(),
@@ -170,7 +179,7 @@ impl Exchange {
     }
 
     /// Judges a final head. Returns why the answer may be a failure; a refusal of CONNECT is not one.
-    fn judge(
+    pub(super) fn judge(
         &self,
         head: &http::response::Parts,
         flight: &mut Flight,
@@ -236,7 +245,7 @@ impl Exchange {
     }
 
     /// No answer came in time.
-    fn late(&self, clock: &Clock, at: Instant) -> Failure {
+    pub(super) fn late(&self, clock: &Clock, at: Instant) -> Failure {
         if self.is_tunnel() {
             let late = "the peer did not answer CONNECT in time";
             Failure::new(Reason::ConnectionTimeout, late)
@@ -288,7 +297,7 @@ fn proof(head: &Parts) -> Option<Proof> {
 }
 
 /// The only place where an attempt reads the clock: when it is over.
-fn read_clock() -> Instant {
+pub(super) fn read_clock() -> Instant {
     Instant::now()
 }
 
@@ -341,6 +350,6 @@ async fn response_head(
 fn moved(upward: &Upward) -> u64 {
     match upward {
         Upward::Body(pump) => pump.moved(),
-        Upward::Ended | Upward::Open(_) => 0,
+        Upward::Ended | Upward::Open(_) | Upward::Outside(_) => 0,
     }
 }

@@ -19,7 +19,7 @@ use weft_transport::tasks::Tasks;
 use crate::limits;
 
 /// See the module.
-pub(super) struct Content {
+pub(crate) struct Content {
     /// None only while it is dropped.
     incoming: Option<Incoming>,
     /// Of the worker.

@@ -21,6 +21,7 @@ mod http1;
 mod instead;
 pub(crate) mod intake;
 mod open;
+mod outside;
 mod pick;
 #[cfg(test)]
 mod pick_simulations;
@@ -56,6 +57,8 @@ use crate::resilience::balance;
 use crate::stream::ApplicationStream;
 use crate::tasks::Tracked;
 use crate::worker::Worker;
+pub(crate) use content::Content;
+
 use connection::{ClientProtocol, Connection, detect, may_be_http};
 use intake::Acceptor;
 use route::Destination;

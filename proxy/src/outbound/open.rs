@@ -11,9 +11,10 @@ use weft_transport::locks::lock;
 use weft_transport::wire::{ClientConnection, DialError, OpenError, ResponseHalf, SendHalf};
 
 use super::pick::{Criteria, pick};
-use crate::cluster::{Cluster, Flight};
+use crate::cluster::{Cluster, Flight, Place};
 use crate::failure::{Failure, Reason};
 use crate::limits;
+use crate::outside::Outside;
 use crate::record::attempt::Attempt;
 use crate::resilience::deadline::{self, Clock};
 use crate::resilience::destination::Event;
@@ -52,6 +53,19 @@ impl Picked {
         Self { repeatable, ..self }
     }
 
+    /// The endpoint, if it is outside of the mesh.
+    pub(super) fn outside<'c>(&self, cluster: &'c Cluster) -> Option<&'c Arc<Outside>> {
+        match &cluster.endpoints.get(self.index)?.place {
+            Place::Outside(outside) => Some(outside),
+            Place::Peer(_) => None,
+        }
+    }
+
+    /// Whether no other endpoint is left to try.
+    pub(super) fn is_last(&self) -> bool {
+        self.last
+    }
+
     /// Whether the request may go to another endpoint.
     pub(super) fn has_alternative(&self) -> bool {
         self.repeatable && !self.last
@@ -73,7 +87,8 @@ pub(super) fn pick_endpoint(
                 Reason::NoEndpoint,
                 format!(
                     "no healthy endpoint of {}: {}",
-                    cluster.label, cluster.absence
+                    cluster.label,
+                    cluster.why_absent()
                 ),
             ),
             cause: None,
@@ -112,12 +127,21 @@ pub(super) async fn open(
             cause: None,
         });
     };
+    let Place::Peer(target) = &endpoint.place else {
+        return Err(NotOpened {
+            failure: Failure::new(
+                Reason::Internal,
+                "the wire of the mesh does not lead outside",
+            ),
+            cause: None,
+        });
+    };
     let end_of_clock = clock.end_or_never(flight.began());
-    parts.picked(endpoint.target.address, Instant::now());
+    parts.picked(target.address, Instant::now());
     let connection = async {
         match has_alternative {
-            true => worker.pool.get_unless_doubtful(&endpoint.target).await,
-            false => worker.pool.get(&endpoint.target).await,
+            true => worker.pool.get_unless_doubtful(target).await,
+            false => worker.pool.get(target).await,
         }
     };
     let dialled = timeout_at(end_of_clock.into(), connection).await;

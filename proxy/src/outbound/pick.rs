@@ -48,8 +48,8 @@ impl TriedEndpoints {
     pub(super) fn moved(self, from: &Cluster, to: &Cluster) -> Self {
         let mut moved = Self::default();
         let place = |old: usize| {
-            let target = &from.endpoints.get(old)?.target;
-            to.endpoints.iter().position(|one| one.target == *target)
+            let place = &from.endpoints.get(old)?.place;
+            to.endpoints.iter().position(|one| one.place.is(place))
         };
         let remembered = from.endpoints.len().min(128);
         let tried = (0..remembered).filter(|old| self.has(*old));

@@ -4,11 +4,13 @@
 //! The result is an [`Exchange`]; a request then passes the filters ([`super::filters`]), a tunnel has none.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Method, Request, Uri};
+use weft_config::table::Egress;
 use weft_transport::locks::lock;
 
 use super::exchange::{Carries, Exchange};
@@ -25,6 +27,7 @@ use crate::http::authority::canonical;
 use crate::http::fields::{WEFT_ROUTE_PARENT, WEFT_SERVICE};
 use crate::limits;
 use crate::metrics::{Counted, Shard};
+use crate::outside::passing::observed;
 use crate::record::Record;
 use crate::resilience::deadline::Deadline;
 
@@ -86,10 +89,18 @@ fn find_route(
     prepare::check_target(head, &listener.destination, authority.as_ref())?;
     let own = &worker.shared.identity;
     let port = address(&directory, &listener.destination, authority.as_ref(), own);
-    let port = port.map_err(|astray| {
-        record.counted = worker.lost(&astray.wanted, Shard::requests);
-        Instead::from(astray.failure)
-    })?;
+    let port = match port {
+        Ok(port) => port,
+        Err(astray) => {
+            let destination = &listener.destination;
+            let passing = route::passing(&directory, destination, authority.as_ref(), &astray);
+            if let Some(named) = passing {
+                return pass(listener, named, authority.as_ref(), record);
+            }
+            record.counted = worker.lost(&astray.wanted, Shard::requests);
+            return Err(Instead::from(astray.failure));
+        }
+    };
     let written = authority.as_ref().map(|authority| authority.text);
     let rule = route::rule(port, head, written);
     let name = name_of(&rule);
@@ -127,6 +138,33 @@ fn find_route(
 fn wall_clock() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
+}
+
+/// The way of a request to a name outside of the mesh that is no ExternalService, where the mesh lets it
+/// pass.
+fn pass(
+    listener: &Listener,
+    (host, port, egress): (&str, u16, Egress),
+    authority: Option<&crate::http::authority::Authority<'_>>,
+    record: &mut Record,
+) -> Result<(Route, Authority), Instead> {
+    let worker = &listener.worker;
+    let destinations = &worker.shared.destinations;
+    let cluster = worker
+        .passing
+        .cluster((host, port), destinations, record.started);
+    record.counted = worker.leaving(&cluster, None, None, Shard::requests);
+    worker.shard.egress_observed.fetch_add(1, Ordering::Relaxed);
+    observed(&worker.passing_log, egress, host);
+    let route = Route {
+        traffic: Arc::clone(&cluster.traffic.request),
+        cluster,
+        parent: None,
+        name: None,
+        chain: None,
+    };
+    let authority = prepare::authority_to_send(authority, &route)?;
+    Ok((route, authority))
 }
 
 /// Identifies and routes a connection that a tunnel will carry, `source` being its caller, and begins its

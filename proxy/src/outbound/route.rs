@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use http::request::Parts;
 use rand::Rng;
-use weft_config::table::{Asked, Protocol, RequestTraffic, ServiceName};
+use weft_config::table::{Asked, Egress, Protocol, RequestTraffic, ServiceName};
 use weft_transport::identity::SpiffeId;
 
 use super::hello::Wanted as WantedHost;
@@ -136,6 +136,34 @@ pub(crate) fn address<'d>(
     }
 }
 
+/// The name and port outside of the mesh that a call means which leads to no port, where the mesh lets it
+/// pass. A name of the mesh never leads outside, whether it may be called or not; nor does one without a dot.
+pub(crate) fn passing<'a>(
+    directory: &Directory,
+    destination: &Destination,
+    authority: Option<&'a Authority<'_>>,
+    astray: &Astray,
+) -> Option<(&'a str, u16, Egress)> {
+    let table = directory.table.as_ref()?;
+    let egress = table.egress;
+    let (Destination::ByHost { namespace, .. }, Some(authority)) = (destination, authority) else {
+        return None;
+    };
+    let host: &str = &authority.host;
+    let is_known = ServiceName::parse_in(namespace, host)
+        .is_ok_and(|name| directory.service(&name.to_string()).is_some());
+    let may_pass = !egress.is_deny()
+        && astray.failure.reason == Reason::UnknownService
+        && host.contains(['.', ':'])
+        && !is_known
+        && directory.by_host(host).is_none()
+        && !table.closed_hosts.contains(host);
+    may_pass.then(|| (host, authority.port.unwrap_or(HTTP_PORT), egress))
+}
+
+/// The port of a URL without one (RFC 9110 section 4.2.1).
+const HTTP_PORT: u16 = 80;
+
 fn by_host<'d>(
     directory: &'d Directory,
     namespace: &str,
@@ -146,6 +174,7 @@ fn by_host<'d>(
         true => directory.service(&authority.host),
         false => directory.service(&format!("{}.{namespace}", authority.host)),
     };
+    let service = service.or_else(|| directory.by_host(&authority.host));
     service.and_then(|service| match authority.port {
         None => service.default_port(),
         Some(number) => service.port(number).or_else(|| {

@@ -10,15 +10,25 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use futures_util::TryFutureExt as _;
+use weft_transport::wire::{RecvHalf, SendHalf};
 
 use super::attempt::{Answered, Upward};
 use super::hello::{self, Hello};
+use super::outside::while_permitted;
 use super::{Listener, plan, route, source_of};
 use crate::failure::{Failure, Reason};
+use crate::http::body::AnswerStream;
 use crate::inbound::tunnel_failure;
 use crate::metrics::Direction;
-use crate::relay::{Carried, tunnel};
+use crate::outside::Link;
+use crate::relay::{Carried, splice, tunnel};
 use crate::stream::ApplicationStream;
+
+/// What a tunnel leads to.
+enum Far {
+    Peer(SendHalf, RecvHalf),
+    Outside(Link),
+}
 
 /// Carries one connection to its end.
 pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
@@ -47,8 +57,13 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
         plan::tunnel(listener, &directory, wanted.as_ref(), source, started);
     // Not kept while the connection lives.
     drop((directory, wanted));
+    let mut route = None;
     let connected = match planned {
-        Ok(mut exchange) => exchange.answer(&mut record, started).await,
+        Ok(mut exchange) => {
+            let answered = exchange.answer(&mut record, started).await;
+            route = Some(exchange.route);
+            answered
+        }
         Err(failure) => Err(failure),
     };
     let opened = connected.and_then(|answered| {
@@ -58,13 +73,17 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
             flight,
             ..
         } = answered;
-        let Upward::Open(send) = upward else {
-            let closed = "a tunnel was accepted whose way up is closed";
-            return Err(Failure::new(Reason::Internal, closed));
+        let opened = match (upward, body) {
+            (Upward::Open(send), AnswerStream::Peer(receive)) => Far::Peer(*send, receive),
+            (Upward::Outside(link), _) => Far::Outside(*link),
+            (_, _) => {
+                let closed = "a tunnel was accepted whose way up is closed";
+                return Err(Failure::new(Reason::Internal, closed));
+            }
         };
-        Ok((*send, body, flight))
+        Ok((opened, flight))
     });
-    let (send, receive, flight) = match opened {
+    let (far, flight) = match opened {
         Ok(opened) => opened,
         Err(failure) => {
             application.reset_on_close();
@@ -76,9 +95,20 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
     record.flight = Some(flight);
     let carried = Carried::new(Direction::Outbound, record.open_tunnel());
     let idle = worker.shared.timeouts.tunnel_idle;
-    let tunnel = tunnel(&application, first, send, receive, idle, &carried);
-    let tunnel = tunnel.map_err(|error| tunnel_failure(&error, "the application"));
-    let outcome = worker.until_cut(pin!(tunnel)).await;
+    let outcome = match far {
+        Far::Peer(send, receive) => {
+            let tunnel = tunnel(&application, first, send, receive, idle, &carried);
+            let tunnel = tunnel.map_err(|error| tunnel_failure(&error, "the application"));
+            worker.until_cut(pin!(tunnel)).await
+        }
+        // Boxed, because most tunnels stay in the mesh.
+        Far::Outside(link) => {
+            let tunnel = splice(&application, first, link, idle, &carried);
+            let tunnel = tunnel.map_err(|error| tunnel_failure(&error, "the application"));
+            let permitted = while_permitted(worker, &route, tunnel);
+            worker.until_cut(Box::pin(permitted).as_mut()).await
+        }
+    };
     if worker.cut.is_cancelled() {
         application.reset_on_close();
     }

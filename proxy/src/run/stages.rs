@@ -228,6 +228,7 @@ impl Bound {
             destinations,
             route_rates: NamedRates::default(),
             revision_header: settings.revision_header,
+            names: Arc::default(),
             propagation: Arc::default(),
             follows_traces: settings.inbound.is_some() && !settings.outbound.is_empty(),
         });
@@ -463,6 +464,13 @@ fn control_work(given: &StageContext, state: &Arc<State>, signals: &Signals) -> 
         "acknowledging tables",
         signals.finish.clone(),
         acknowledging,
+    ));
+    let resolving = Arc::clone(&state.shared().names)
+        .keep(given.control.tables(), given.settings.dns_servers.clone());
+    tasks.spawn(vital::until(
+        "resolving names",
+        signals.finish.clone(),
+        resolving,
     ));
     let (shared, control) = (state.shared(), Arc::clone(&given.control));
     let snapshots = state.snapshots().clone();

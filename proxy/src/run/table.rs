@@ -144,6 +144,7 @@ mod tests {
 
     use super::*;
     use crate::directory::tests::{after, table};
+    use crate::outside::names::Names;
     use crate::worker::follow;
 
     #[derive(Default)]
@@ -193,7 +194,13 @@ mod tests {
     #[tokio::test]
     async fn a_worker_has_the_table_before_it_follows_and_keeps_it_over_one_of_another_mesh() {
         let (sender, tables) = watch::channel(revision(1, "demo.test"));
-        let (directory, keep) = follow(tables, own(), None, Arc::default());
+        let (directory, keep) = follow(
+            tables,
+            own(),
+            None,
+            Arc::default(),
+            Names::default().answers(),
+        );
         assert!(directory.borrow().table.is_some());
         sender.send_replace(revision(2, "other.test"));
         drop(sender);
@@ -247,7 +254,13 @@ mod tests {
     async fn a_table_is_acknowledged_once_the_last_worker_has_it() {
         let control = Arc::new(Control::default());
         control.tables.send_replace(revision(7, "demo.test"));
-        let (quick, _) = follow(control.tables(), own(), None, Arc::default());
+        let (quick, _) = follow(
+            control.tables(),
+            own(),
+            None,
+            Arc::default(),
+            Names::default().answers(),
+        );
         let (late, slow) = watch::channel(Arc::new(Directory::default()));
         let snapshots = vec![quick, slow];
         assert!(!is_everywhere(&snapshots));

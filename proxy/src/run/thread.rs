@@ -14,6 +14,7 @@ use weft_config::table::Table;
 use weft_transport::alone::alone;
 use weft_transport::endpoint::MeshTls;
 use weft_transport::identity::TrustDomain;
+use weft_transport::limited_log::LimitedLog;
 use weft_transport::pool::Pool;
 use weft_transport::tasks::{TaskSet, Tasks};
 use weft_transport::vital;
@@ -29,6 +30,7 @@ use crate::limits;
 use crate::metrics::Shard;
 use crate::outbound::route::Destination;
 use crate::outbound::{self, Listener, Socket};
+use crate::outside::passing::Passing;
 use crate::record::Observers;
 use crate::worker::{Shared, Worker, follow};
 
@@ -104,6 +106,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         plan.trust_domain,
         plan.shared.locality.clone(),
         destinations,
+        plan.shared.names.answers(),
     );
     let none: Arc<str> = Arc::from("");
     let worker = Arc::new(Worker {
@@ -121,6 +124,8 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         rest: plan.rest,
         cut: CancellationToken::new(),
         room: Arc::new(ReplayMemory::new(limits::REPLAY_BYTES_MAX)),
+        passing: Passing::default(),
+        passing_log: LimitedLog::by_callers(),
         mirrors: Arc::new(Semaphore::new(limits::MIRRORS_MAX)),
         random: Mutex::new(StdRng::from_rng(&mut rand::rng())),
     });
@@ -139,6 +144,12 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     background.spawn(vital::until("the intake", finish(), keeping));
     background.spawn(vital::until("giving memory back", finish(), give_back()));
     let listener = Arc::new(listener);
+    let sweeping = sweep_outside(Arc::downgrade(&worker), worker.directory.clone());
+    background.spawn(vital::until(
+        "sweeping connections out of the mesh",
+        finish(),
+        sweeping,
+    ));
     if plan.serves {
         let inbound = Arc::new(Inbound::new(Arc::clone(&worker)));
         let sweeping = sweep(Arc::downgrade(&inbound));
@@ -229,6 +240,32 @@ async fn sweep(inbound: Weak<Inbound>) {
         for application in inbound.applications() {
             application.sweep(std::time::Instant::now());
         }
+    }
+}
+
+/// The same for connections that lead out of the mesh. A sidecar whose table lets nothing out sleeps until
+/// there is another table.
+async fn sweep_outside(worker: Weak<Worker>, mut directory: watch::Receiver<Arc<Directory>>) {
+    loop {
+        let may_leave = directory.borrow_and_update().lets_out();
+        if !may_leave {
+            if let Some(worker) = worker.upgrade() {
+                worker.passing.clear();
+            }
+            if directory.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let Some(worker) = worker.upgrade() else {
+            return;
+        };
+        let now = std::time::Instant::now();
+        for outside in worker.directory.borrow().outside() {
+            outside.sweep(now);
+        }
+        worker.passing.sweep(now);
     }
 }
 

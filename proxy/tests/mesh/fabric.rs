@@ -20,8 +20,8 @@ use weft_config::settings::{
     HealthCheck, Inbound, InboundService, LocalAddress, OutboundListener, OutboundTarget,
 };
 use weft_config::table::{
-    Absence, Authorization, Default, Details, Endpoint, Port, Protocol, Revision, Schema, Service,
-    ServiceName, Table, Traffic,
+    Absence, Authorization, Default, Details, Egress, Endpoint, Port, Protocol, Revision, Schema,
+    Service, ServiceName, Table, Traffic,
 };
 use weft_proxy::{ControlPlane, Running, start_in_memory};
 use weft_transport::wire;
@@ -177,6 +177,7 @@ impl Fabric {
             change(name, &mut port);
             let service = Service {
                 ports: BTreeMap::from([(80, port)]),
+                external: None,
                 authorization: Some(Authorization::new(Default::Allow, vec![])),
             };
             (ServiceName::new("shop", name).unwrap(), Arc::new(service))
@@ -191,6 +192,8 @@ impl Fabric {
             services: services.collect(),
             forbidden: BTreeMap::new(),
             session_keys: BTreeMap::new(),
+            egress: Egress::Deny,
+            closed_hosts: std::collections::BTreeSet::new(),
             schema: Schema,
         });
         for sidecar in &self.sidecars {

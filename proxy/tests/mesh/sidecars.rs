@@ -19,8 +19,8 @@ use weft_config::settings::{
     LocalAddress, OutboundListener, OutboundTarget, ProxyAdmin, ProxySettings, Timeouts,
 };
 use weft_config::table::{
-    Absence, Authorization, Backend, Ban, Default, Details, Endpoint, Forbidden, Port, Protocol,
-    Revision, RouteRule, Rule, Schema, Service, ServiceName, Table, Traffic,
+    Absence, Authorization, Backend, Ban, Default, Details, Egress, Endpoint, Forbidden, Port,
+    Protocol, Revision, RouteRule, Rule, Schema, Service, ServiceName, Table, Traffic,
 };
 use weft_proxy::{ControlPlane, Running, start, start_in_memory};
 use weft_transport::credentials::{Credentials, Svid, TrustBundle};
@@ -247,6 +247,8 @@ impl Mesh {
             .into(),
             forbidden: [(ServiceName::new("shop", "secret").unwrap(), forbidden)].into(),
             session_keys: [].into(),
+            egress: Egress::Deny,
+            closed_hosts: std::collections::BTreeSet::new(),
         };
         let table = Arc::new(table);
         for control in &self.control {

@@ -177,7 +177,11 @@ impl ExternalTls {
                 .map_err(refused)?,
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![alpn.to_vec()];
+        // Without a protocol there is nothing to agree on.
+        config.alpn_protocols = (!alpn.is_empty())
+            .then(|| alpn.to_vec())
+            .into_iter()
+            .collect();
         config.resumption = match self.sessions {
             Sessions::Full => Resumption::disabled(),
             Sessions::Resume => Resumption::store(Arc::new(ClientSessionMemoryCache::new(

@@ -23,7 +23,7 @@ pub struct TlsClient {
 pub struct TlsClientStream(tokio_rustls::client::TlsStream<TcpStream>);
 
 impl TlsClient {
-    /// A client for the server `host` that speaks `alpn`, such as `h2` or `http/1.1`.
+    /// A client for the server `host` that speaks `alpn`, such as `h2` or `http/1.1`; empty for none.
     ///
     /// # Errors
     /// When the configuration is refused, or `host` is no name.

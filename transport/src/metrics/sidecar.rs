@@ -267,6 +267,13 @@ catalogue! {
     LOG_SUPPRESSED = Counter("weft_access_log_suppressed_total", Things);
     /// Access-log lines that were dropped because the reader of standard output was too slow.
     LOG_DROPPED = Counter("weft_access_log_dropped_total", Things);
+    /// Requests for names outside of the mesh that no ExternalService names, and that passed: with `egress:
+    /// Observe` or `Allow` of the MeshConfig. `Deny` would refuse them.
+    EGRESS_PASSED = Counter("weft_egress_passed_total", Things);
+    /// Questions for the addresses of ExternalServices. `forgotten`: a name lost its last addresses, as no
+    /// question had been answered for an hour.
+    EGRESS_LOOKUPS = Counter("weft_egress_lookups_total", Things)
+        .by(&[], &[Label::one_of("result", &["answered", "failed", "forgotten"])]);
 }
 
 #[cfg(test)]

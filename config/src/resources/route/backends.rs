@@ -8,9 +8,10 @@ use super::filters::{Level, RouteFilter, filters};
 use super::parents::{all_or_none, is_core};
 use crate::limits;
 use crate::resources::decode::{At, Decoder, Fields};
-use crate::resources::label;
+use crate::resources::key::WEFT;
 use crate::resources::schema::numbers;
 use crate::resources::service::port_number;
+use crate::resources::{Kind, label};
 
 /// A Service with a share of the requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -20,7 +21,8 @@ pub struct BackendRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = "up to 253 characters", "x-default" = "`\"\"`"))]
     pub group: Option<String>,
-    /// Its kind. The share of one that is no Service is answered with 500.
+    /// Its kind: `Service`, or `ExternalService` with the group `weft.dev`. The share of any other is
+    /// answered with 500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = "1 to 63 characters", "x-default" = "`Service`"))]
     pub kind: Option<String>,
@@ -76,7 +78,8 @@ pub(super) struct WeighedRef {
     /// The API group of the backend.
     #[schemars(extend("x-default" = "`\"\"`"))]
     group: Option<String>,
-    /// Its kind. The share of one that is no Service is refused.
+    /// Its kind: `Service`, or `ExternalService` with the group `weft.dev`. The share of any other is
+    /// refused.
     #[schemars(extend("x-default" = "`Service`"))]
     kind: Option<String>,
     /// Its namespace.
@@ -94,10 +97,13 @@ pub(super) struct WeighedRef {
 }
 
 impl BackendRef {
-    /// Whether it is a Service.
-    pub fn is_service(&self) -> bool {
-        self.group.as_deref().is_none_or(is_core)
-            && self.kind.as_deref().is_none_or(|kind| kind == "Service")
+    /// The kind that it names, if weft routes to that.
+    pub(crate) fn target_kind(&self) -> Option<Kind> {
+        match (self.group.as_deref(), self.kind.as_deref()) {
+            (Some(WEFT), Some("ExternalService")) => Some(Kind::ExternalService),
+            (group, None | Some("Service")) if group.is_none_or(is_core) => Some(Kind::Service),
+            (_, _) => None,
+        }
     }
 }
 
@@ -173,7 +179,7 @@ pub(super) fn backend(
         filters: own,
     };
     let name_at = name_at?;
-    if read.is_service() {
+    if read.target_kind().is_some() {
         read.name = label(decoder, &name_at)?;
         if read.port.is_none() {
             let field = format!("{}.port", at.path);

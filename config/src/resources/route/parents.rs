@@ -7,7 +7,7 @@ use super::section;
 use crate::limits;
 use crate::resources::decode::{At, Decoder, Fields};
 use crate::resources::service::port_number;
-use crate::resources::{key, label};
+use crate::resources::{Kind, key, label};
 
 /// A Service, or one port of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -18,8 +18,9 @@ pub struct ParentRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = "`\"\"`, `core`, `weft.dev`", "x-default" = "`\"\"`, with a warning"))]
     pub group: Option<String>,
-    /// The kind of the parent. It must be written, because Gateway API takes a Gateway where it is not.
-    #[schemars(extend("x-range" = "`Service`"))]
+    /// The kind of the parent. It must be written, because Gateway API takes a Gateway where it is not. The
+    /// group of an ExternalService is `weft.dev`.
+    #[schemars(extend("x-range" = "`Service`, `ExternalService`"))]
     pub kind: String,
     /// The namespace of the Service. A route whose parent is in another namespace holds for callers of the
     /// route's own namespace only, and there in place of the routes of the parent's namespace.
@@ -61,6 +62,14 @@ pub(super) fn parents(
 }
 
 impl ParentRef {
+    /// The kind that it names.
+    pub(crate) fn target_kind(&self) -> Kind {
+        match self.kind.as_str() {
+            "ExternalService" => Kind::ExternalService,
+            _ => Kind::Service,
+        }
+    }
+
     /// Why both cannot stand in one route (Gateway API v1, CommonRouteSpec.parentRefs): those for one object
     /// set the same optional fields, with different values. `own` is the namespace of the route.
     fn clashes_with(&self, other: &Self, own: &str) -> Option<(&'static str, &'static str)> {
@@ -98,13 +107,25 @@ fn parent(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<ParentRef> {
     };
     let kind = fields.require(decoder, "kind").and_then(|at| {
         let text = decoder.text(&at)?;
-        if text == "Service" {
+        if matches!(text.as_str(), "Service" | "ExternalService") {
             return Some(text);
         }
-        let hint = "write kind: Service".to_owned();
-        decoder.error(&at, "only a Service is supported", Some(hint));
+        let hint = "write kind: Service, or kind: ExternalService".to_owned();
+        decoder.error(
+            &at,
+            "only a Service or ExternalService is supported",
+            Some(hint),
+        );
         None
     });
+    if kind.as_deref() == Some("ExternalService")
+        && let Some(Some(written)) = &group
+        && written != key::WEFT
+    {
+        let hint = "write group: weft.dev".to_owned();
+        decoder.error(at, "an ExternalService is of weft's own group", Some(hint));
+        return None;
+    }
     let namespace = fields.take("namespace").map(|at| label(decoder, &at));
     let name = fields
         .require(decoder, "name")

@@ -13,6 +13,7 @@ impl TargetKind {
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
             Self::Service => "Service",
+            Self::ExternalService => "ExternalService",
             Self::Namespace => "Namespace",
         }
     }
@@ -24,7 +25,7 @@ impl TargetKind {
         match self {
             Self::HttpRoute => Some(Kind::HttpRoute),
             Self::GrpcRoute => Some(Kind::GrpcRoute),
-            Self::Service | Self::Namespace => None,
+            Self::Service | Self::ExternalService | Self::Namespace => None,
         }
     }
 }

@@ -43,6 +43,7 @@ fn target(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<TrafficTarget> {
     let mut fields = Fields::open(decoder, at)?;
     let kinds = [
         ("Service", TargetKind::Service),
+        ("ExternalService", TargetKind::ExternalService),
         ("HTTPRoute", TargetKind::HttpRoute),
         ("GRPCRoute", TargetKind::GrpcRoute),
         ("Namespace", TargetKind::Namespace),

@@ -242,7 +242,7 @@ fn targets_must_exist_and_be_the_policys_own() {
         ),
         (
             "{kind: Gateway, name: orders}",
-            "spec.targetRefs[0].kind: \"Gateway\" is not known here; use Service or HTTPRoute or GRPCRoute or Namespace",
+            "spec.targetRefs[0].kind: \"Gateway\" is not known here; use Service or ExternalService or HTTPRoute or GRPCRoute or Namespace",
         ),
         (
             "{kind: Service, name: orders, sectionName: http}",

@@ -1,5 +1,5 @@
-//! The application behind this sidecar, over HTTP/1.1 (a pool for each caller) or HTTP/2 (a few connections
-//! for each caller).
+//! The application behind this sidecar, or a service outside of the mesh, over HTTP/1.1 (a pool for each
+//! caller) or HTTP/2 (a few connections for each caller).
 //!
 //! One value per worker and served service. The request was authorised before: see
 //! [`super::authorise::Permit`]. [`crate::http::response`] says after which responses a connection of
@@ -23,6 +23,7 @@ mod read_to_end;
 mod stream;
 mod upload;
 
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -41,6 +42,7 @@ use super::interim::Interims;
 use crate::failure::{Failure, Reason};
 use crate::http::upload::ReplayMemory;
 use crate::limits;
+use crate::outside::{Link, Speaks, Way};
 use crate::resilience::destination::{Counts, Event};
 use crate::resilience::limit::Caller;
 use crate::stream::{ApplicationStream, Watch};
@@ -55,11 +57,11 @@ use stream::{Stream, StreamConnection, StreamPlace};
 use weft_transport::locks::lock;
 
 pub(crate) use answer::{AnswerBody, Answered};
-pub(crate) use upload::while_uploading;
+pub(crate) use upload::{Uploading, poll_upload, while_uploading};
 
 /// The connections of one worker to one application.
 pub(crate) struct Application {
-    address: LocalAddress,
+    reached: Reached,
     connect: Duration,
     idle: Mutex<IdleConnections<Caller, Connection>>,
     habits: Mutex<Habits>,
@@ -70,6 +72,23 @@ pub(crate) struct Application {
     /// For bodies that may be sent again.
     room: Arc<ReplayMemory>,
     tasks: Tasks,
+}
+
+/// Whom a client of this file reaches.
+enum Reached {
+    /// The application beside this sidecar.
+    Here(LocalAddress),
+    /// A service outside of the mesh, at one of its addresses.
+    Outside(Arc<Way>),
+}
+
+impl fmt::Display for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Here(address) => write!(f, "the application at {address}"),
+            Self::Outside(way) => way.fmt(f),
+        }
+    }
 }
 
 /// A connection of HTTP/1.1. Dropping it closes it, whatever is under way on it.
@@ -147,8 +166,29 @@ impl Application {
         room: Arc<ReplayMemory>,
         tasks: Tasks,
     ) -> Self {
+        Self::at(Reached::Here(address), timeouts, counts, room, tasks)
+    }
+
+    /// The same for one address of a service outside of the mesh.
+    pub(crate) fn outside(
+        way: Arc<Way>,
+        timeouts: &Timeouts,
+        counts: Arc<Counts>,
+        room: Arc<ReplayMemory>,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self::at(Reached::Outside(way), timeouts, counts, room, tasks)
+    }
+
+    fn at(
+        reached: Reached,
+        timeouts: &Timeouts,
+        counts: Arc<Counts>,
+        room: Arc<ReplayMemory>,
+        tasks: TaskTracker,
+    ) -> Self {
         Self {
-            address,
+            reached,
             connect: timeouts.application_connect,
             idle: Mutex::new(IdleConnections::new(
                 timeouts.application_idle,
@@ -167,16 +207,34 @@ impl Application {
         }
     }
 
-    /// Where it listens.
-    pub(crate) fn address(&self) -> &LocalAddress {
-        &self.address
+    /// Where it listens; none outside of the mesh.
+    pub(crate) fn address(&self) -> Option<&LocalAddress> {
+        match &self.reached {
+            Reached::Here(address) => Some(address),
+            Reached::Outside(_) => None,
+        }
     }
 
-    /// A raw connection, for tunnels.
+    /// A raw connection, for tunnels to the application.
     pub(crate) async fn connect(&self) -> Result<ApplicationStream, Failure> {
-        ApplicationStream::connect(&self.address, self.connect)
-            .await
-            .map_err(|error| self.connect_failure(&error))
+        let connected = match self.address() {
+            Some(address) => ApplicationStream::connect(address, self.connect).await,
+            None => Err(io::ErrorKind::Unsupported.into()),
+        };
+        connected.map_err(|error| self.connect_failure(&error))
+    }
+
+    /// A connection that speaks this.
+    pub(crate) async fn link(&self, speaks: Speaks) -> Result<Link, Failure> {
+        let linked = match &self.reached {
+            Reached::Here(address) => {
+                let stream = ApplicationStream::connect(address, self.connect).await;
+                stream.map(Link::Plain)
+            }
+            // Boxed, because a handshake of TLS is large and rare.
+            Reached::Outside(way) => Box::pin(way.connect(speaks)).await,
+        };
+        linked.map_err(|error| self.connect_failure(&error))
     }
 
     /// A request to be sent here.
@@ -418,7 +476,7 @@ impl Application {
     }
 
     async fn open(&self, place: Place<Caller>) -> Result<Connection, Failure> {
-        let stream = self.connect().await?;
+        let stream = self.link(Speaks::Http1).await?;
         let watch = stream
             .watch()
             .map_err(|error| self.connect_failure(&error))?;
@@ -452,7 +510,7 @@ impl Application {
             Some(place) => place,
             None => self.place(caller).await?,
         };
-        let (stream, greeting) = Greeted::new(self.connect().await?);
+        let (stream, greeting) = Greeted::new(self.link(Speaks::Http2).await?);
         let (stream, _) = ReadToEnd::new(stream);
         let (sender, connection) = h2::client::Builder::new()
             .enable_push(false)
@@ -474,24 +532,22 @@ impl Application {
             Ok(Greeting::Http2) => Ok(StreamConnection::new(sender, Arc::clone(&self.places))),
             Ok(Greeting::Other) | Err(_) => Err(Failure::new(
                 Reason::ResponseMalformed,
-                format!("the application at {} does not speak HTTP/2", self.address),
+                format!("{} does not speak HTTP/2", self.reached),
             )),
         }
     }
 
     fn connect_failure(&self, error: &io::Error) -> Failure {
-        let reason = if error.kind() == io::ErrorKind::TimedOut {
-            Reason::ConnectionTimeout
-        } else {
-            Reason::ConnectionRefused
+        let reason = match (error.kind(), &self.reached) {
+            (io::ErrorKind::TimedOut, _) => Reason::ConnectionTimeout,
+            // Its certificate, or the files that should prove it.
+            (io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput, Reached::Outside(_)) => {
+                Reason::Identity
+            }
+            (io::ErrorKind::PermissionDenied, Reached::Outside(_)) => Reason::Denied,
+            _ => Reason::ConnectionRefused,
         };
-        Failure::new(
-            reason,
-            format!(
-                "the application at {} does not accept: {error}",
-                self.address
-            ),
-        )
+        Failure::new(reason, format!("{} does not accept: {error}", self.reached))
     }
 }
 

@@ -97,7 +97,7 @@ where
 }
 
 /// Moves a body on, if there is one.
-pub(super) fn poll_upload(
+pub(crate) fn poll_upload(
     upload: &mut Option<Uploading>,
     cx: &mut Context<'_>,
 ) -> Result<(), Failure> {

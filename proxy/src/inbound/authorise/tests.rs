@@ -46,6 +46,8 @@ fn table(services: &[(&str, Default, Vec<Rule>)]) -> Table {
         services: services.collect(),
         forbidden: std::collections::BTreeMap::new(),
         session_keys: std::collections::BTreeMap::new(),
+        egress: weft_config::table::Egress::Deny,
+        closed_hosts: std::collections::BTreeSet::new(),
     }
 }
 

@@ -1,0 +1,134 @@
+//! Services outside of the mesh, seen through the tables that come out.
+
+use super::*;
+use crate::compile::tests::set;
+use crate::table::{Egress, Feature, Table};
+
+const MESH: &str = r#"
+apiVersion: weft.dev/v1alpha1
+kind: MeshConfig
+metadata: { name: mesh }
+spec: { egress: Observe }
+---
+apiVersion: weft.dev/v1alpha1
+kind: Service
+metadata: { name: rates, namespace: shop }
+spec: { ports: [ { port: 80, protocol: http } ] }
+---
+apiVersion: weft.dev/v1alpha1
+kind: ExternalService
+metadata: { name: vendor, namespace: shop }
+spec:
+  hosts: [ rates.vendor.example ]
+  allowedRanges: [ 10.20.0.0/16 ]
+  ports: [ { port: 443, protocol: http, tls: { caFile: /ca.pem } }, { port: 80, protocol: http } ]
+---
+apiVersion: weft.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: { name: vendor, namespace: shop }
+spec:
+  targetRefs: [ { kind: ExternalService, name: vendor } ]
+  action: Allow
+  from: [ { principals: ["spiffe://demo.test/ns/shop/sa/frontend"] } ]
+  to: [ { methods: [GET] } ]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: rates, namespace: shop }
+spec:
+  parentRefs: [ { group: '', kind: Service, name: rates } ]
+  rules: [ { backendRefs: [ { group: weft.dev, kind: ExternalService, name: vendor, port: 443 } ] } ]
+"#;
+
+fn name(text: &str) -> ServiceName {
+    ServiceName::parse_in("shop", text).unwrap()
+}
+
+fn plan() -> Plan {
+    let revision = Revision {
+        store: "s".into(),
+        number: 1,
+    };
+    Plan::new(revision, "demo.test".parse().unwrap(), &set(MESH))
+}
+
+fn sidecar(account: &str, features: Features) -> Sidecar {
+    Sidecar {
+        identity: format!("spiffe://demo.test/ns/shop/sa/{account}")
+            .parse()
+            .unwrap(),
+        listens_for: BTreeSet::new(),
+        serves: BTreeSet::new(),
+        features,
+    }
+}
+
+fn table(account: &str) -> Table {
+    plan().table(&sidecar(account, Features::all()), &Endpoints::new())
+}
+
+#[test]
+fn a_caller_learns_how_it_is_reached_and_decides_about_it_and_about_what_leads_there() {
+    let table = table("frontend");
+    let vendor = &table.services[&name("vendor")];
+    let external = vendor.external.as_ref().unwrap();
+    assert_eq!(external.hosts, ["rates.vendor.example"]);
+    assert_eq!(external.tls.keys().collect::<Vec<_>>(), [&443]);
+    assert_eq!(external.tls[&443].server_name, "rates.vendor.example");
+    assert_eq!(external.tls[&443].roots.as_deref(), Some("/ca.pem"));
+    assert!(vendor.ports.values().all(|port| port.endpoints.is_empty()));
+    let rules = &vendor.authorization.as_ref().unwrap().rules;
+    assert_eq!(rules[0].methods.as_deref(), Some(&["GET".to_owned()][..]));
+    // Its route leads there, and no other sidecar sees the call.
+    assert!(table.services[&name("rates")].authorization.is_some());
+    assert!(table.services[&name("rates")].external.is_none());
+    let rule = &table.services[&name("rates")].ports[&80].routes[0];
+    assert_eq!(rule.backends[0].service, name("vendor"));
+    assert_eq!(table.egress, Egress::Observe);
+}
+
+#[test]
+fn one_that_may_not_call_it_is_told_only_that() {
+    let table = table("other");
+    assert!(!table.services.contains_key(&name("vendor")));
+    let ban = &table.forbidden[&name("vendor")].ban;
+    assert_eq!(ban.policy(), Some("AuthorizationPolicy/shop/vendor"));
+    // What passes without an ExternalService must not pass it by.
+    assert!(table.closed_hosts.contains("rates.vendor.example"));
+    assert!(self::table("frontend").closed_hosts.is_empty());
+}
+
+#[test]
+fn no_workload_may_serve_it() {
+    let plan = plan();
+    let own = "spiffe://demo.test/ns/shop/sa/vendor".parse().unwrap();
+    assert_eq!(plan.may_serve(&own, &name("vendor")), Some(false));
+    assert!(plan.servers(&name("vendor")).is_empty());
+}
+
+#[test]
+fn a_sidecar_that_does_not_know_them_refuses_what_leaves_the_mesh_and_operators_see_it() {
+    let plan = plan();
+    let without = Feature::ALL
+        .into_iter()
+        .filter(|one| *one != Feature::ExternalServices);
+    let old = sidecar("frontend", without.collect());
+    let fitted = plan.fitted(&plan.scope(&old), &Endpoints::new());
+    assert_eq!(fitted.table.egress, Egress::Deny);
+    assert!(!fitted.table.services.contains_key(&name("vendor")));
+    let told = String::from_utf8(fitted.json().unwrap()).unwrap();
+    assert!(
+        !told.contains("external") && !told.contains("egress"),
+        "{told}"
+    );
+    let named: Vec<String> = fitted.withheld.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        named,
+        [
+            "ExternalService/shop/vendor needs external-services, which this sidecar does not know: it knows no \
+             vendor.shop, and refuses every call to it",
+            "MeshConfig needs external-services, which this sidecar does not know: it refuses requests for names \
+             outside of the mesh",
+        ]
+    );
+}
