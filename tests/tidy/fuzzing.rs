@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{Findings, rust_sources};
 
 /// Files that make something of foreign bytes, each with its crate and its targets there.
-const DECODERS: [(&str, &str, &[&str]); 18] = [
+const DECODERS: [(&str, &str, &[&str]); 19] = [
     (
         "transport/src/http3/frame.rs",
         "transport",
@@ -67,6 +67,7 @@ const DECODERS: [(&str, &str, &[&str]); 18] = [
     ("config/src/client/cache.rs", "config", &["table_files"]),
     ("config/src/client/take.rs", "config", &["service_messages"]),
     ("config/src/resources.rs", "config", &["resources"]),
+    ("config/src/table/session.rs", "config", &["session_tokens"]),
     ("proxy/src/outbound/http1.rs", "proxy", &["http1_requests"]),
     (
         "proxy/src/takeover/message.rs",

@@ -463,6 +463,11 @@ fn control_work(given: &StageContext, state: &Arc<State>, signals: &Signals) -> 
         signals.finish.clone(),
         acknowledging,
     ));
+    tasks.spawn(vital::until(
+        "noting what rules got",
+        signals.finish.clone(),
+        Arc::clone(state).note_rules(),
+    ));
     let (shared, control) = (state.shared(), Arc::clone(&given.control));
     let watching = health::watch(shared, control, state.draining());
     tasks.spawn(vital::until(
