@@ -48,10 +48,14 @@ pub enum Command {
     Diff(command::change::Diff),
     /// Make the resources of an earlier revision a new one
     Rollback(command::change::Rollback),
+    /// Turn the resources of Istio or Linkerd into weft's
+    Import(command::import::Import),
     /// Check resources without a config service
     Validate(command::change::Validate),
     /// Show the state of each endpoint as a sidecar sees it, and why one gets no requests
     Endpoints(command::endpoints::Endpoints),
+    /// Show the rules of a Service in the order of matching, and what each got in the last minute
+    Routes(command::routes::Routes),
     /// Tell where a request would go, and why
     Explain(command::explain::Explain),
     /// Check this host and its sidecar
@@ -84,8 +88,10 @@ impl Command {
             Self::Delete(args) => command::change::delete(&args),
             Self::Diff(args) => command::change::diff(&args),
             Self::Rollback(args) => command::change::rollback(&args),
+            Self::Import(args) => command::import::run(&args),
             Self::Validate(args) => command::change::validate(&args),
             Self::Endpoints(args) => command::endpoints::run(&args),
+            Self::Routes(args) => command::routes::run(&args),
             Self::Explain(args) => command::explain::run(&args),
             Self::Check(args) => command::check::run(args),
             Self::Load(args) => command::load::run(*args),

@@ -17,6 +17,7 @@ mod context;
 mod control_admin;
 mod failure;
 mod identity;
+mod import;
 mod orphans;
 mod output;
 mod process;

@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use weft_config::settings::{Sources, load_ca, load_config, load_proxy};
 
 /// Every subcommand that does something by itself.
-const COMMANDS: [&[&str]; 38] = [
+const COMMANDS: [&[&str]; 42] = [
     &["demo"],
     &["ca", "init"],
     &["ca", "serve"],
@@ -37,6 +37,10 @@ const COMMANDS: [&[&str]; 38] = [
     &["diff"],
     &["rollback"],
     &["validate"],
+    &["endpoints"],
+    &["explain"],
+    &["routes"],
+    &["import"],
     &["check"],
     &["load"],
     &["completion"],
@@ -96,8 +100,10 @@ fn the_overview_lists_the_commands_in_the_order_in_which_they_are_needed() {
             "delete",
             "diff",
             "rollback",
+            "import",
             "validate",
             "endpoints",
+            "routes",
             "explain",
             "check",
             "load",

@@ -1,5 +1,6 @@
-//! What must hold of all texts that an operator may apply as resources. Their inputs are in
-//! `config/fuzz/corpus/resources`; `client/fuzz_tests.rs` has those of tables.
+//! What must hold of all texts that an operator may apply as resources, and of all bytes that a client may
+//! send as the token of its session. Their inputs are in `config/fuzz/corpus`; `client/fuzz_tests.rs` has
+//! those of tables.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use crate::compile::{Endpoints, Plan, Sidecar};
 use crate::findings::{Findings, Severity};
 use crate::limits;
 use crate::resources::{Parsed, Resource, Set, SourceFile, parse};
-use crate::table::{Features, Revision, ServiceName, Table};
+use crate::table::{Features, Revision, ServiceName, SessionKey, Table, TokenFault, Tokens};
 use crate::validate::validate;
 
 const WORDS: &[&str] = &[
@@ -178,4 +179,27 @@ fn resources_are_refused_with_a_place_or_become_tables_that_a_sidecar_reads() {
     let seen = target.longest(4000).rounds(800).run(property);
     seen.expect("does not fit together")
         .expect("{\"AuthorizationPolicy\", \"HTTPRoute\", \"Service\"}");
+}
+
+/// An input is what a client sends as the token of its session.
+#[test]
+fn a_token_that_a_client_sends_is_one_that_the_key_sealed_or_none() {
+    let tokens = Tokens::new(&[SessionKey::new([1; 32])]).unwrap();
+    let property = |input: &[u8]| match tokens.open(input, None, 0) {
+        Ok(token) => {
+            let again = tokens.seal(&token, [1; 12]).unwrap();
+            assert_eq!(again.as_bytes(), input);
+            "a token"
+        }
+        Err(TokenFault::Malformed) => "malformed",
+        Err(TokenFault::Unauthentic) => "unauthentic",
+        Err(TokenFault::Expired) => "expired",
+    };
+    let seen = Target::new(env!("CARGO_MANIFEST_DIR"), "session_tokens")
+        .words(&["AQEBAQEBAQEBAQEB", "-", "_", "+", "="])
+        .rounds(10_000)
+        .run(property);
+    seen.expect("a token")
+        .expect("malformed")
+        .expect("unauthentic");
 }

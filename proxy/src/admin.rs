@@ -7,12 +7,13 @@
 mod guard;
 pub(crate) mod outlook;
 mod resilience;
+mod routes;
 pub(crate) mod server;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime};
 
 use axum::extract::State as Extract;
 use axum::http::StatusCode;
@@ -29,7 +30,8 @@ use weft_transport::metrics::{
 };
 use weft_transport::pool::{PeerStatus, Pool};
 
-use crate::metrics::{Shard, expose};
+use crate::limits;
+use crate::metrics::{Minute, Shard, expose, lock, totals};
 use crate::run::table::{Snapshots, Updates, in_force, is_everywhere};
 use crate::run::{ControlPlane, Process};
 use crate::worker::Shared;
@@ -48,6 +50,8 @@ pub(crate) struct State {
     process: Option<Arc<dyn Process>>,
     updates: Arc<Updates>,
     draining: CancellationToken,
+    /// What rules got a while ago.
+    minute: Mutex<Minute>,
 }
 
 impl State {
@@ -71,6 +75,7 @@ impl State {
             process,
             updates: Arc::default(),
             draining: CancellationToken::new(),
+            minute: Mutex::default(),
         }
     }
 
@@ -93,6 +98,15 @@ impl State {
     /// The snapshot by which each worker decides.
     pub(crate) fn snapshots(&self) -> &Snapshots {
         &self.snapshots
+    }
+
+    /// Notes again and again what rules got, so that the last minute can be shown. Never ends.
+    pub(crate) async fn note_rules(self: Arc<Self>) {
+        loop {
+            let totals = totals(&self.shards);
+            lock(&self.minute).note(Instant::now(), totals);
+            tokio::time::sleep(limits::MINUTE_NOTE_INTERVAL).await;
+        }
     }
 
     fn peers(&self) -> impl Iterator<Item = (usize, PeerStatus)> {
@@ -121,6 +135,7 @@ fn told() -> Router<Arc<State>> {
         .route("/config_dump", get(config_dump))
         .route("/connections", get(connections))
         .route("/endpoints", get(endpoints))
+        .route("/routes", get(routes_in_order))
         .route("/certs", get(certs))
         .route("/logging", get(logging))
 }
@@ -267,6 +282,18 @@ async fn connections(Extract(state): Extract<Arc<State>>) -> Response {
 
 async fn endpoints(Extract(state): Extract<Arc<State>>) -> Response {
     Json(resilience::endpoints(&state.shared, &state.snapshots)).into_response()
+}
+
+async fn routes_in_order(Extract(state): Extract<Arc<State>>) -> Response {
+    let first = state.snapshots.first();
+    let directory = first.map(|snapshot| Arc::clone(&snapshot.borrow()));
+    let directory = directory.unwrap_or_default();
+    let Some(table) = &directory.table else {
+        return Json(json!({ "seconds": 0, "ports": [] })).into_response();
+    };
+    let now = Instant::now();
+    let since = lock(&state.minute).since(now, totals(&state.shards));
+    Json(routes::routes(table, &directory, &since, now)).into_response()
 }
 
 async fn certs(Extract(state): Extract<Arc<State>>) -> Response {

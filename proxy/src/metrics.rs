@@ -6,6 +6,7 @@
 //! of them, new ones share the series `other`.
 
 mod exposition;
+mod minute;
 mod parts;
 
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use crate::outbound::intake::Intake;
 use crate::record::{Finished, Observer};
 
 pub(crate) use exposition::expose;
+pub(crate) use minute::{Minute, Tallies, Tally, totals};
 use parts::{Histogram, Parts};
 
 /// From which side of the mesh a sidecar sees a call.

@@ -66,7 +66,7 @@ fn name_of(row: &Value) -> &str {
 }
 
 /// The message about a destination that this sidecar does not know.
-fn nothing_of(wanted: &str, known: impl IntoIterator<Item = String>) -> String {
+pub(super) fn nothing_of(wanted: &str, known: impl IntoIterator<Item = String>) -> String {
     let known: Vec<String> = known.into_iter().collect();
     let known = match known.is_empty() {
         true => "none is".to_owned(),
@@ -80,7 +80,7 @@ fn nothing_of(wanted: &str, known: impl IntoIterator<Item = String>) -> String {
 
 /// Whether a destination, as `orders.shop:80`, is the one that was named, with or without its namespace and
 /// port.
-fn is_of(destination: &str, wanted: &str) -> bool {
+pub(super) fn is_of(destination: &str, wanted: &str) -> bool {
     let (name, port) = destination.split_once(':').unwrap_or((destination, ""));
     let service = name.split('.').next().unwrap_or_default();
     let (wanted_name, wanted_port) = wanted.split_once(':').unwrap_or((wanted, port));
@@ -178,7 +178,7 @@ fn labels(value: &Value) -> String {
     }
 }
 
-fn plain(value: &Value) -> String {
+pub(super) fn plain(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),

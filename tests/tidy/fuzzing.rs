@@ -67,6 +67,7 @@ const DECODERS: [(&str, &str, &[&str]); 19] = [
     ("config/src/client/cache.rs", "config", &["table_files"]),
     ("config/src/client/take.rs", "config", &["service_messages"]),
     ("config/src/resources.rs", "config", &["resources"]),
+    ("config/src/table/session.rs", "config", &["session_tokens"]),
     ("proxy/src/outbound/http1.rs", "proxy", &["http1_requests"]),
     ("proxy/src/health/grpc.rs", "proxy", &["grpc_health"]),
     (

@@ -116,7 +116,7 @@ fn a_key_with_control_characters_is_shown_on_one_line() {
 
 #[test]
 fn what_gateway_api_has_and_weft_does_not_is_refused_by_name() {
-    let text = route("    - sessionPersistence: {type: Cookie}\n").replacen(
+    let text = route("    - sessionPersistence: {idleTimeout: 5m}\n").replacen(
         "  rules:",
         "  hostnames: [a.example.org]\n  rules:",
         1,
@@ -126,8 +126,8 @@ fn what_gateway_api_has_and_weft_does_not_is_refused_by_name() {
         [
             "mesh.yaml:21: spec.hostnames: is not supported yet; they have no effect on a route of a Service: match on \
              the header host instead, as headers: [{ name: host, value: shop.example.org }]",
-            "mesh.yaml:23: spec.rules[0].sessionPersistence: is not supported yet; \
-             let a TrafficPolicy for the Service balance by a cookie",
+            "mesh.yaml:23: spec.rules[0].sessionPersistence.idleTimeout: is not supported yet; \
+             write absoluteTimeout: a session does not end for want of requests",
         ]
     );
 }

@@ -472,6 +472,11 @@ fn control_work(given: &StageContext, state: &Arc<State>, signals: &Signals) -> 
         signals.finish.clone(),
         resolving,
     ));
+    tasks.spawn(vital::until(
+        "noting what rules got",
+        signals.finish.clone(),
+        Arc::clone(state).note_rules(),
+    ));
     let (shared, control) = (state.shared(), Arc::clone(&given.control));
     let snapshots = state.snapshots().clone();
     let watching = health::watch(shared, snapshots, control, state.draining());
