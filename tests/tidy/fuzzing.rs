@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{Findings, rust_sources};
 
 /// Files that make something of foreign bytes, each with its crate and its targets there.
-const DECODERS: [(&str, &str, &[&str]); 19] = [
+const DECODERS: [(&str, &str, &[&str]); 21] = [
     (
         "transport/src/http3/frame.rs",
         "transport",

@@ -16,7 +16,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use weft_transport::hex;
-use weft_transport::identity::SpiffeId;
 
 use super::FieldName;
 use super::traffic::optional_duration;
@@ -280,10 +279,9 @@ mod tests {
     }
 
     fn name(workload: &str, address: &str) -> EndpointName {
-        let identity = "spiffe://demo.test/ns/shop/sa/orders".parse().unwrap();
         EndpointName::new(
             "orders.shop:80",
-            &identity,
+            "spiffe://demo.test/ns/shop/sa/orders",
             workload,
             address.parse().unwrap(),
         )

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use weft_transport::identity::SpiffeId;
 
 use super::{Check, RESERVED_NAMESPACE};
-use crate::resources::{Key, ServedPort, ServiceSpec, WorkloadSpec};
+use crate::findings::Severity;
+use crate::resources::{Key, Kind, ServedPort, ServiceSpec, WorkloadSpec};
 
 impl Check<'_> {
     pub(super) fn workload(&mut self, key: &Key, spec: &WorkloadSpec) {
@@ -29,7 +30,8 @@ impl Check<'_> {
             }
             let Some(service) = self.set.service(&key.namespace, &served.name) else {
                 let field = format!("spec.services[{i}].name");
-                self.missing_service(key, &field, &served.name);
+                let wanted = Key::new(Kind::Service, &key.namespace, &served.name);
+                self.missing(Severity::Error, key, &field, &wanted);
                 continue;
             };
             self.serves(key, i, served, service);

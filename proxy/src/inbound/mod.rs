@@ -18,8 +18,6 @@ pub(crate) use declared::declare;
 pub(crate) use request::shape;
 
 #[cfg(test)]
-pub(crate) use declared::declare;
-#[cfg(test)]
 pub(crate) use request::prepare;
 pub(crate) use tunnel::tunnel_failure;
 

@@ -162,6 +162,7 @@ fn pass(
         parent: None,
         name: None,
         chain: None,
+        session: None,
     };
     let authority = prepare::authority_to_send(authority, &route)?;
     Ok((route, authority))

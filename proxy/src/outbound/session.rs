@@ -246,6 +246,7 @@ mod tests {
     use crate::directory::{Directory, Port, tests as fixture};
     use crate::outbound::pick::{Criteria, TriedEndpoints, pick};
     use crate::outbound::route::{Route, lead, rule};
+    use crate::outside::names::Answers;
     use crate::resilience::destination::Destinations;
     use crate::resilience::standing::Outcome;
 
@@ -313,6 +314,7 @@ mod tests {
                 &self.directory,
                 &self.destinations,
                 None,
+                &Answers::default(),
                 self.start,
             );
         }

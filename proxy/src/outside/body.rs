@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio_util::task::TaskTracker;
 use weft_transport::alone::alone;
+use weft_transport::tasks::Tasks;
 
 use crate::failure::{Failure, Reason};
 use crate::http::fields;
@@ -23,7 +23,7 @@ pub(crate) struct OutsideBody {
     upload: Option<Uploading>,
     moved: Arc<Moved>,
     /// The connection, and the worker that returns it.
-    lease: Option<(Lease, TaskTracker)>,
+    lease: Option<(Lease, Tasks)>,
     /// The answer has no content, whatever comes.
     bodiless: bool,
     afterwards: ConnectionReuse,
@@ -35,7 +35,7 @@ impl OutsideBody {
         body: AnswerBody,
         upload: Option<Uploading>,
         moved: Arc<Moved>,
-        lease: (Lease, TaskTracker),
+        lease: (Lease, Tasks),
         (bodiless, afterwards): (bool, ConnectionReuse),
     ) -> Self {
         Self {

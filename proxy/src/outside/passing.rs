@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use weft_config::table::{Absence, Egress, External, Locality, Protocol, Traffic};
+use weft_config::table::{Absence, Details, Egress, External, Locality, Protocol, Traffic};
 use weft_transport::limited_log::LimitedLog;
 use weft_transport::locks::lock;
 
@@ -109,6 +109,7 @@ fn make(host: &str, port: u16, destinations: &Destinations, now: Instant) -> Clu
     let endpoint = Endpoint {
         place: Place::Outside(Arc::new(Outside::by_name(Arc::clone(&service), port))),
         workload: host.into(),
+        details: Details::default(),
         distance: Locality::FARTHEST,
         standing: Arc::new(Standing::new(name, None, Arc::clone(&lasting.out))),
         counted: ByRoute::default(),

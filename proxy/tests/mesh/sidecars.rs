@@ -213,6 +213,7 @@ impl Mesh {
             )]);
             let service = Service {
                 ports,
+                external: None,
                 authorization: authorization.clone(),
             };
             (ServiceName::new("shop", name).unwrap(), Arc::new(service))
@@ -283,6 +284,7 @@ pub(crate) fn settings(state_dir: &std::path::Path) -> ProxySettings {
         inbound: None,
         outbound: vec![],
         revision_header: false,
+        dns_servers: vec![],
         admin: ProxyAdmin {
             listen: loopback(),
             socket: None,

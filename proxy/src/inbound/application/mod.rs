@@ -175,7 +175,7 @@ impl Application {
         timeouts: &Timeouts,
         counts: Arc<Counts>,
         room: Arc<ReplayMemory>,
-        tasks: TaskTracker,
+        tasks: Tasks,
     ) -> Self {
         Self::at(Reached::Outside(way), timeouts, counts, room, tasks)
     }
@@ -185,7 +185,7 @@ impl Application {
         timeouts: &Timeouts,
         counts: Arc<Counts>,
         room: Arc<ReplayMemory>,
-        tasks: TaskTracker,
+        tasks: Tasks,
     ) -> Self {
         Self {
             reached,
