@@ -11,9 +11,7 @@ use crate::compile::{Endpoints, Plan, Sidecar};
 use crate::findings::{Findings, Severity};
 use crate::limits;
 use crate::resources::{Parsed, Resource, Set, SourceFile, parse};
-use crate::table::{
-    Features, Revision, ServiceName, SessionKey, Table, TokenFault, Tokens,
-};
+use crate::table::{Features, Revision, ServiceName, SessionKey, Table, TokenFault, Tokens};
 use crate::validate::validate;
 
 const WORDS: &[&str] = &[
@@ -201,5 +199,7 @@ fn a_token_that_a_client_sends_is_one_that_the_key_sealed_or_none() {
         .words(&["AQEBAQEBAQEBAQEB", "-", "_", "+", "="])
         .rounds(10_000)
         .run(property);
-    seen.expect("a token").expect("malformed").expect("unauthentic");
+    seen.expect("a token")
+        .expect("malformed")
+        .expect("unauthentic");
 }

@@ -56,7 +56,11 @@ pub(super) fn write(
 ) {
     let mut targets = selected.whole.clone();
     if !selected.part.is_empty() {
-        let names: Vec<&str> = selected.part.iter().map(|(_, name)| name.as_str()).collect();
+        let names: Vec<&str> = selected
+            .part
+            .iter()
+            .map(|(_, name)| name.as_str())
+            .collect();
         let names = names.join(", ");
         match action {
             Action::Allow => {
@@ -69,7 +73,8 @@ pub(super) fn write(
                 close(document, &selected.part, output);
             }
             Action::Deny | Action::Audit => {
-                let message = format!("selects some workloads of {names}: it holds for all of these in weft");
+                let message =
+                    format!("selects some workloads of {names}: it holds for all of these in weft");
                 output.told(document, &document.root(), &message, "");
                 targets.extend(selected.part.iter().cloned());
             }
@@ -114,7 +119,10 @@ pub(super) fn write(
             }
         }
         if action == Action::Allow {
-            let closed: Vec<&String> = names.iter().filter(|name| !allowed.contains(name)).collect();
+            let closed: Vec<&String> = names
+                .iter()
+                .filter(|name| !allowed.contains(name))
+                .collect();
             if !closed.is_empty() {
                 let none = Rule::of(Callers::These(BTreeSet::new()));
                 add(document, action, &namespace, &closed, &none, output);
@@ -135,7 +143,9 @@ pub(super) fn close(document: &Document<'_>, targets: &[ServiceKey], output: &mu
 fn by_namespace(targets: &[ServiceKey]) -> BTreeMap<String, BTreeSet<String>> {
     let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (namespace, name) in targets {
-        all.entry(namespace.clone()).or_default().insert(name.clone());
+        all.entry(namespace.clone())
+            .or_default()
+            .insert(name.clone());
     }
     all
 }

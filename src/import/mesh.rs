@@ -88,7 +88,9 @@ impl Named {
                 .collect(),
             parent: parents.find_map(|at| at.field("name")?.text()),
             requests: requests(field("rules").as_ref()),
-            identities: field("identities").map(|one| one.texts()).unwrap_or_default(),
+            identities: field("identities")
+                .map(|one| one.texts())
+                .unwrap_or_default(),
             identity_refs: refs.collect(),
         }
     }
@@ -185,7 +187,10 @@ impl Mesh {
                 mesh.services.insert(key, Known::of(spec.as_ref()));
             }
             let is_policy = document.group() == "policy.linkerd.io";
-            if is_policy && ["Server", "HTTPRoute", "MeshTLSAuthentication"].contains(&document.kind.as_str()) {
+            if is_policy
+                && ["Server", "HTTPRoute", "MeshTLSAuthentication"]
+                    .contains(&document.kind.as_str())
+            {
                 let key = (
                     document.kind.clone(),
                     document.namespace.clone(),
@@ -231,9 +236,7 @@ impl Mesh {
     }
 
     pub(super) fn ports(&self, service: &ServiceKey) -> &[Port] {
-        self.services
-            .get(service)
-            .map_or(&[], |known| &known.ports)
+        self.services.get(service).map_or(&[], |known| &known.ports)
     }
 
     /// Whether any port of it is of TCP: rules on methods and paths cannot hold for it.
@@ -246,7 +249,10 @@ impl Mesh {
         if !self.services.contains_key(service) {
             return Some(80);
         }
-        let mut ports = self.ports(service).iter().filter(|port| port.has_requests());
+        let mut ports = self
+            .ports(service)
+            .iter()
+            .filter(|port| port.has_requests());
         match (ports.next(), ports.next()) {
             (Some(only), None) => Some(only.number),
             (_, _) => None,
@@ -279,7 +285,10 @@ impl Mesh {
             let clashes = |(name, value): (&String, &String)| {
                 known.selector.get(name).is_some_and(|own| own != value)
             };
-            if labels.iter().all(|(name, value)| known.selector.get(name) == Some(value)) {
+            if labels
+                .iter()
+                .all(|(name, value)| known.selector.get(name) == Some(value))
+            {
                 selected.whole.push(key.clone());
             } else if !labels.iter().any(clashes) {
                 selected.part.push(key.clone());
@@ -297,7 +306,7 @@ impl Mesh {
         subset: &str,
         output: &mut Output,
     ) -> ServiceKey {
-        let own = format!("{name}-{subset}").to_ascii_lowercase();
+        let own = format!("{name}-{}", subset.replace('.', "-")).to_ascii_lowercase();
         let key = (namespace.clone(), own.clone());
         if !output.has("Service", namespace, &own) && !self.knows(&key) {
             let ports = self.ports(&(namespace.clone(), name.clone()));
@@ -326,7 +335,11 @@ impl Known {
         let selector = selector.iter().flat_map(Place::entries);
         let ports = spec.and_then(|spec| spec.field("ports"));
         Self {
-            ports: ports.iter().flat_map(Place::items).filter_map(|at| port(&at)).collect(),
+            ports: ports
+                .iter()
+                .flat_map(Place::items)
+                .filter_map(|at| port(&at))
+                .collect(),
             selector: selector
                 .filter_map(|(name, value)| Some((name.to_owned(), value.text()?)))
                 .collect(),
@@ -369,7 +382,11 @@ fn account_of(spec: Option<&Place<'_>>) -> Option<String> {
     let spec = inner.unwrap_or(spec);
     let pod = spec.field("template").and_then(|one| one.field("spec"));
     let account = pod.unwrap_or(spec).field("serviceAccountName");
-    Some(account.and_then(|one| one.text()).unwrap_or_else(|| "default".to_owned()))
+    Some(
+        account
+            .and_then(|one| one.text())
+            .unwrap_or_else(|| "default".to_owned()),
+    )
 }
 
 /// `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`, if the names are valid.
@@ -402,7 +419,10 @@ pub(super) fn import(document: &Document<'_>, output: &mut Output) {
                 output.dropped(document, &at, message, "");
             }
             Some(port) if !port.is_said => {
-                let message = format!("is taken as protocol {}: the source does not say", port.protocol);
+                let message = format!(
+                    "is taken as protocol {}: the source does not say",
+                    port.protocol
+                );
                 let hint = "write another protocol (http, grpc, tcp) if it is not that";
                 output.told(document, &at, &message, hint);
             }
@@ -413,7 +433,12 @@ pub(super) fn import(document: &Document<'_>, output: &mut Output) {
         return output.dropped(document, &spec, "has no port of TCP and is left out", "");
     }
     let ports: Vec<Json> = known.ports.iter().map(Port::json).collect();
-    output.add("Service", &document.namespace, &document.name, json!({ "ports": ports }));
+    output.add(
+        "Service",
+        &document.namespace,
+        &document.name,
+        json!({ "ports": ports }),
+    );
     let message = format!(
         "its workloads register with the identity ns/{}/sa/{}",
         document.namespace, document.name

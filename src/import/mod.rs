@@ -77,7 +77,9 @@ pub fn import(from: From, files: &[SourceFile], trust_domain: &TrustDomain) -> I
             (group, _) if mesh::is_of_no_concern(group) => {}
             (group, _) => {
                 let hint = match group {
-                    "networking.istio.io" | "security.istio.io" | "extensions.istio.io"
+                    "networking.istio.io"
+                    | "security.istio.io"
+                    | "extensions.istio.io"
                     | "telemetry.istio.io" => "run weft import istio for it, or write it anew",
                     "linkerd.io" | "policy.linkerd.io" => "run weft import linkerd for it",
                     _ => "write what it does anew, or remove it",

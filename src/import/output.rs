@@ -76,7 +76,10 @@ impl Output {
             position: error.position,
             resource: None,
             field: String::new(),
-            message: format!("not YAML, and nothing of the file is read: {}", error.message),
+            message: format!(
+                "not YAML, and nothing of the file is read: {}",
+                error.message
+            ),
             hint: None,
         });
         // What it says may be a restriction.
@@ -166,9 +169,10 @@ impl Output {
                 position: None,
                 resource: Some("MeshConfig/mesh".to_owned()),
                 field: "spec.defaultAuthorization".to_owned(),
-                message: "is Deny, as a restriction of the source could not be put where it belongs: \
+                message:
+                    "is Deny, as a restriction of the source could not be put where it belongs: \
                           calls that no AuthorizationPolicy allows are refused in the whole mesh"
-                    .to_owned(),
+                        .to_owned(),
                 hint: Some("mend the findings above, then remove it".to_owned()),
             });
         }
@@ -181,12 +185,12 @@ impl Output {
 
     /// The documents that `weft validate` refuses, each reported.
     fn refused(&mut self, documents: &[Json]) -> BTreeSet<String> {
-        let texts = documents.iter().map(|one| yaml::to_string(one).unwrap_or_default());
-        let texts: Vec<String> = texts.collect();
-        let parsed = parse(&[SourceFile {
-            name: "the result".into(),
-            text: texts.join("---\n"),
-        }]);
+        // One file each, so that a document that cannot even be named is found by its file.
+        let files = documents.iter().map(|document| SourceFile {
+            name: name_of(document),
+            text: yaml::to_string(document).unwrap_or_default(),
+        });
+        let parsed = parse(&files.collect::<Vec<_>>());
         let mut set = Set::default();
         for resource in parsed.resources.clone() {
             set.insert(resource);
@@ -198,10 +202,11 @@ impl Output {
             if finding.severity != Severity::Error {
                 continue;
             }
-            refused.extend(finding.resource.clone());
+            let name = finding.file.clone().or_else(|| finding.resource.clone());
+            refused.extend(name.clone());
             self.findings.push(Finding {
                 message: format!("left out, as weft refuses it: {}", finding.message),
-                file: finding.resource.clone(),
+                file: name,
                 position: None,
                 ..finding
             });
@@ -223,13 +228,23 @@ pub(super) fn pass(document: &Document<'_>, output: &mut Output) {
     let known = ["HTTPRoute", "GRPCRoute", "TCPRoute", "ReferenceGrant"];
     if !known.contains(&document.kind.as_str()) {
         let hint = "weft routes between Services; a gateway is a program of its own";
-        return output.dropped(document, &document.root(), "this kind has no counterpart", hint);
+        return output.dropped(
+            document,
+            &document.root(),
+            "this kind has no counterpart",
+            hint,
+        );
     }
     let parents = document.spec().and_then(|spec| spec.field("parentRefs"));
     for parent in parents.iter().flat_map(Place::items) {
         if parent.field("kind").and_then(|kind| kind.text()).as_deref() != Some("Service") {
             let hint = "attach it to a Service: parentRefs: [ { group: \"\", kind: Service, name: NAME } ]";
-            return output.dropped(document, &parent, "only a Service is a parent in a mesh", hint);
+            return output.dropped(
+                document,
+                &parent,
+                "only a Service is a parent in a mesh",
+                hint,
+            );
         }
     }
     let mut whole = json_of(&document.root());

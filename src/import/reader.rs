@@ -109,9 +109,8 @@ impl<'n> Fields<'n> {
     /// Fields that were not asked for.
     pub(super) fn left(&self) -> Vec<Place<'n>> {
         let entries = self.at.entries().into_iter();
-        let left = entries.filter(|(name, place)| {
-            !self.known.contains(name) && place.node.value != Value::Null
-        });
+        let left = entries
+            .filter(|(name, place)| !self.known.contains(name) && place.node.value != Value::Null);
         left.map(|(_, place)| place).collect()
     }
 
@@ -185,7 +184,11 @@ impl<'n> Document<'n> {
     }
 
     pub(super) fn annotation(&self, name: &str) -> Option<String> {
-        self.root.field("metadata")?.field("annotations")?.field(name)?.text()
+        self.root
+            .field("metadata")?
+            .field("annotations")?
+            .field(name)?
+            .text()
     }
 
     /// `VirtualService/shop/orders`.

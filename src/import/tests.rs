@@ -54,14 +54,21 @@ fn imported(from: From, text: &str) -> Imported {
 /// As `weft validate` does.
 #[track_caller]
 fn check(imported: &Imported) {
-    let texts = imported.documents.iter().map(|one| yaml::to_string(one).unwrap());
+    let texts = imported
+        .documents
+        .iter()
+        .map(|one| yaml::to_string(one).unwrap());
     let text: Vec<String> = texts.collect();
     let text = text.join("---\n");
     let parsed = parse(&[SourceFile {
         name: "weft.yaml".into(),
         text: text.clone(),
     }]);
-    assert!(!parsed.findings.has_errors(), "{:#?}\n{text}", parsed.findings.listed);
+    assert!(
+        !parsed.findings.has_errors(),
+        "{:#?}\n{text}",
+        parsed.findings.listed
+    );
     let mut set = Set::default();
     for resource in parsed.resources.clone() {
         set.insert(resource);
@@ -78,12 +85,16 @@ fn of_kind<'i>(imported: &'i Imported, kind: &str) -> Vec<&'i Value> {
 fn errors(imported: &Imported) -> Vec<String> {
     let listed = imported.findings.listed.iter();
     let errors = listed.filter(|one| one.severity == weft_config::findings::Severity::Error);
-    errors.map(|one| format!("{}: {}", one.field, one.message)).collect()
+    errors
+        .map(|one| format!("{}: {}", one.field, one.message))
+        .collect()
 }
 
 #[track_caller]
 fn has(lines: &[String], field: &str, word: &str) {
-    let found = lines.iter().any(|one| one.starts_with(&format!("{field}: ")) && one.contains(word));
+    let found = lines
+        .iter()
+        .any(|one| one.starts_with(&format!("{field}: ")) && one.contains(word));
     assert!(found, "{field} {word}: {lines:#?}");
 }
 
@@ -135,20 +146,48 @@ spec:
     let first = &rules[0];
     assert_eq!(first["matches"][0]["path"]["type"], "Exact");
     assert_eq!(first["matches"][0]["headers"][1]["value"], "a\\..*");
-    assert_eq!(first["matches"][0]["queryParams"][0]["type"], "RegularExpression");
+    assert_eq!(
+        first["matches"][0]["queryParams"][0]["type"],
+        "RegularExpression"
+    );
     assert_eq!(first["backendRefs"][0]["name"], "reviews-v2");
     assert_eq!(first["backendRefs"][0]["port"], 9080);
-    assert_eq!(first["backendRefs"][1]["filters"][0]["type"], "ResponseHeaderModifier");
+    assert_eq!(
+        first["backendRefs"][1]["filters"][0]["type"],
+        "ResponseHeaderModifier"
+    );
     assert_eq!(first["timeouts"]["request"], "2500ms");
     assert_eq!(first["timeouts"]["backendRequest"], "800ms");
     assert_eq!(first["retry"]["attempts"], 3);
-    assert_eq!(first["retry"]["codes"], serde_json::json!([500, 502, 503, 504]));
+    assert_eq!(
+        first["retry"]["codes"],
+        serde_json::json!([500, 502, 503, 504])
+    );
     let redirect = &rules[1]["filters"][0]["requestRedirect"];
-    assert_eq!((&redirect["statusCode"], &redirect["port"]), (&308.into(), &8443.into()));
+    assert_eq!(
+        (&redirect["statusCode"], &redirect["port"]),
+        (&308.into(), &8443.into())
+    );
     assert!(rules[1].get("backendRefs").is_none());
-    let types: Vec<&str> = rules[2]["filters"].as_array().unwrap().iter().map(|one| one["type"].as_str().unwrap()).collect();
-    assert_eq!(types, ["RequestHeaderModifier", "CORS", "RequestMirror", "URLRewrite"]);
-    assert_eq!(rules[2]["filters"][2]["requestMirror"]["fraction"]["numerator"], 12_500);
+    let types: Vec<&str> = rules[2]["filters"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["type"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        types,
+        [
+            "RequestHeaderModifier",
+            "CORS",
+            "RequestMirror",
+            "URLRewrite"
+        ]
+    );
+    assert_eq!(
+        rules[2]["filters"][2]["requestMirror"]["fraction"]["numerator"],
+        12_500
+    );
     assert_eq!(rules[2]["filters"][1]["cors"]["maxAge"], 86_400);
     // A fault is a policy for a route of its own.
     assert_eq!(routes[1]["metadata"]["name"], "reviews-fault-1");
@@ -156,8 +195,15 @@ spec:
     assert_eq!(policy["spec"]["fault"]["delay"]["duration"], "5s");
     assert_eq!(of_kind(&imported, "Service").len(), 4);
     let errors = errors(&imported);
-    has(&errors, "spec.http[2].corsPolicy.allowOrigins[1]", "only whole origins");
-    assert!(!errors.iter().any(|one| one.contains("subset")), "{errors:?}");
+    has(
+        &errors,
+        "spec.http[2].corsPolicy.allowOrigins[1]",
+        "only whole origins",
+    );
+    assert!(
+        !errors.iter().any(|one| one.contains("subset")),
+        "{errors:?}"
+    );
 }
 
 #[test]
@@ -185,19 +231,40 @@ spec:
     let imported = imported(From::Istio, text);
     let errors = errors(&imported);
     has(&errors, "spec.hosts[1]", "no Service of the mesh");
-    has(&errors, "spec.http[0].match[0].sourceLabels", "this match is left out");
-    has(&errors, "spec.http[0].match[1].withoutHeaders", "this match is left out");
+    has(
+        &errors,
+        "spec.http[0].match[0].sourceLabels",
+        "this match is left out",
+    );
+    has(
+        &errors,
+        "spec.http[0].match[1].withoutHeaders",
+        "this match is left out",
+    );
     has(&errors, "spec.http[1].directResponse", "get 500");
     has(&errors, "spec.http[2].route[0].destination", "gets 500");
     has(&errors, "spec.http[3].match[0]", "asked first in weft");
-    let rules = of_kind(&imported, "HTTPRoute")[0]["spec"]["rules"].as_array().unwrap();
-    let paths: Vec<&str> = rules.iter().map(|one| one["matches"][0]["path"]["value"].as_str().unwrap_or("")).collect();
+    let rules = of_kind(&imported, "HTTPRoute")[0]["spec"]["rules"]
+        .as_array()
+        .unwrap();
+    let paths: Vec<&str> = rules
+        .iter()
+        .map(|one| one["matches"][0]["path"]["value"].as_str().unwrap_or(""))
+        .collect();
     assert_eq!(paths, ["/down", "/out", "/late", ""]);
     assert!(rules[0].get("backendRefs").is_none());
     // The place is the line of the file.
-    let found = imported.findings.listed.iter().find(|one| one.field == "spec.http[1].directResponse");
+    let found = imported
+        .findings
+        .listed
+        .iter()
+        .find(|one| one.field == "spec.http[1].directResponse");
     let line = found.unwrap().position.unwrap().line;
-    let before = SERVICES.lines().count() + text.lines().position(|one| one.contains("directResponse")).unwrap();
+    let before = SERVICES.lines().count()
+        + text
+            .lines()
+            .position(|one| one.contains("directResponse"))
+            .unwrap();
     assert_eq!(usize::try_from(line).unwrap(), before + 1);
 }
 
@@ -222,32 +289,70 @@ spec:
 ",
     );
     let policies = of_kind(&imported, "TrafficPolicy");
-    let names: Vec<&str> = policies.iter().map(|one| one["metadata"]["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> = policies
+        .iter()
+        .map(|one| one["metadata"]["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["reviews", "reviews-v1", "reviews-v2"]);
     let breaker = &policies[0]["spec"]["breaker"];
     assert_eq!(breaker["consecutiveFailures"], 7);
-    assert_eq!(breaker["ejection"], serde_json::json!({ "base": "900s", "max": "900s" }));
+    assert_eq!(
+        breaker["ejection"],
+        serde_json::json!({ "base": "900s", "max": "900s" })
+    );
     assert_eq!(policies[2]["spec"]["balance"]["key"]["header"], "x-user");
     let services = of_kind(&imported, "Service");
-    let v1 = services.iter().find(|one| one["metadata"]["name"] == "reviews-v1").unwrap();
-    assert_eq!(v1["spec"]["identities"][0], "spiffe://demo.test/ns/shop/sa/reviews");
-    has(&errors(&imported), "spec.trafficPolicy.connectionPool", "connections of each caller");
+    let v1 = services
+        .iter()
+        .find(|one| one["metadata"]["name"] == "reviews-v1")
+        .unwrap();
+    assert_eq!(
+        v1["spec"]["identities"][0],
+        "spiffe://demo.test/ns/shop/sa/reviews"
+    );
+    has(
+        &errors(&imported),
+        "spec.trafficPolicy.connectionPool",
+        "connections of each caller",
+    );
 }
 
 /// The policies of a result: action, targets, principals, and what of requests.
 fn policies(imported: &Imported) -> Vec<String> {
-    let all = of_kind(imported, "AuthorizationPolicy").into_iter().map(|one| {
-        let spec = &one["spec"];
-        let targets: Vec<&str> = spec["targetRefs"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
-        let principals = spec["from"][0]["principals"].as_array();
-        let principals = principals.map_or("any".to_owned(), |list| {
-            let names = list.iter().map(|one| one.as_str().unwrap().rsplit_once("/ns/").unwrap().1.replace("/sa/", "."));
-            names.collect::<Vec<_>>().join("+")
+    let all = of_kind(imported, "AuthorizationPolicy")
+        .into_iter()
+        .map(|one| {
+            let spec = &one["spec"];
+            let targets: Vec<&str> = spec["targetRefs"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one["name"].as_str().unwrap())
+                .collect();
+            let principals = spec["from"][0]["principals"].as_array();
+            let principals = principals.map_or("any".to_owned(), |list| {
+                let names = list.iter().map(|one| {
+                    one.as_str()
+                        .unwrap()
+                        .rsplit_once("/ns/")
+                        .unwrap()
+                        .1
+                        .replace("/sa/", ".")
+                });
+                names.collect::<Vec<_>>().join("+")
+            });
+            let to = &spec["to"][0];
+            let to = if to.is_null() {
+                String::new()
+            } else {
+                format!(" {to}")
+            };
+            format!(
+                "{} {} {principals}{to}",
+                spec["action"].as_str().unwrap(),
+                targets.join("+")
+            )
         });
-        let to = &spec["to"][0];
-        let to = if to.is_null() { String::new() } else { format!(" {to}") };
-        format!("{} {} {principals}{to}", spec["action"].as_str().unwrap(), targets.join("+"))
-    });
     all.collect()
 }
 
@@ -266,43 +371,135 @@ fn policies_of_istio_are_never_wider_in_weft() {
     let of = "selector: { matchLabels: { app: reviews } }";
     let rows: &[(&str, &[&str], bool)] = &[
         // What can be said.
-        ("{ OF, rules: [ { from: [ { source: { principals: [ cluster.local/ns/shop/sa/frontend ] } } ], to: [ { operation: { methods: [ GET ], paths: [ /a, '/b/*' ] } } ] } ] }",
-         &["Allow reviews shop.frontend {\"methods\":[\"GET\"],\"paths\":[\"/a\",\"/b/*\"]}"], false),
-        ("{ OF, action: DENY, rules: [ { to: [ { operation: { paths: [ '/admin/*' ] } } ] } ] }",
-         &["Deny reviews any {\"paths\":[\"/admin/*\"]}"], false),
+        (
+            "{ OF, rules: [ { from: [ { source: { principals: [ cluster.local/ns/shop/sa/frontend ] } } ], to: [ { operation: { methods: [ GET ], paths: [ /a, '/b/*' ] } } ] } ] }",
+            &["Allow reviews shop.frontend {\"methods\":[\"GET\"],\"paths\":[\"/a\",\"/b/*\"]}"],
+            false,
+        ),
+        (
+            "{ OF, action: DENY, rules: [ { to: [ { operation: { paths: [ '/admin/*' ] } } ] } ] }",
+            &["Deny reviews any {\"paths\":[\"/admin/*\"]}"],
+            false,
+        ),
         ("{ OF, rules: [ {} ] }", &["Allow reviews any"], false),
         ("{ OF }", &[closed], false),
         ("{ OF, action: DENY }", &[], false),
         // Callers of a namespace are those that are known.
-        ("{ OF, rules: [ { from: [ { source: { namespaces: [ jobs ] } } ] } ] }", &["Allow reviews jobs.batch"], false),
-        ("{ OF, rules: [ { from: [ { source: { namespaces: [ unknown ] } } ] } ] }", &[closed], true),
+        (
+            "{ OF, rules: [ { from: [ { source: { namespaces: [ jobs ] } } ] } ] }",
+            &["Allow reviews jobs.batch"],
+            false,
+        ),
+        (
+            "{ OF, rules: [ { from: [ { source: { namespaces: [ unknown ] } } ] } ] }",
+            &[closed],
+            true,
+        ),
         // What allows and cannot be said allows nothing.
-        ("{ OF, rules: [ { from: [ { source: { notPrincipals: [ cluster.local/ns/shop/sa/frontend ] } } ] } ] }", &[closed], true),
-        ("{ OF, rules: [ { from: [ { source: { ipBlocks: [ 10.0.0.0/8 ] } } ] } ] }", &[closed], true),
-        ("{ OF, rules: [ { when: [ { key: 'request.headers[x]', values: [ a ] } ] } ] }", &[closed], true),
-        ("{ OF, rules: [ { to: [ { operation: { hosts: [ a ] } } ] } ] }", &[closed], true),
-        ("{ OF, rules: [ { to: [ { operation: { paths: [ '*/x' ] } } ] } ] }", &[closed], true),
-        ("{ OF, rules: [ { to: [ { operation: { methods: [ GET ], notPaths: [ /a ] } } ] } ] }", &[closed], true),
-        ("{ OF, rules: [ { to: [ { operation: { paths: [ '/a*' ] } } ] } ] }", &["Allow reviews any {\"paths\":[\"/a\",\"/a/*\"]}"], false),
+        (
+            "{ OF, rules: [ { from: [ { source: { notPrincipals: [ cluster.local/ns/shop/sa/frontend ] } } ] } ] }",
+            &[closed],
+            true,
+        ),
+        (
+            "{ OF, rules: [ { from: [ { source: { ipBlocks: [ 10.0.0.0/8 ] } } ] } ] }",
+            &[closed],
+            true,
+        ),
+        (
+            "{ OF, rules: [ { when: [ { key: 'request.headers[x]', values: [ a ] } ] } ] }",
+            &[closed],
+            true,
+        ),
+        (
+            "{ OF, rules: [ { to: [ { operation: { hosts: [ a ] } } ] } ] }",
+            &[closed],
+            true,
+        ),
+        (
+            "{ OF, rules: [ { to: [ { operation: { paths: [ '*/x' ] } } ] } ] }",
+            &[closed],
+            true,
+        ),
+        (
+            "{ OF, rules: [ { to: [ { operation: { methods: [ GET ], notPaths: [ /a ] } } ] } ] }",
+            &[closed],
+            true,
+        ),
+        (
+            "{ OF, rules: [ { to: [ { operation: { paths: [ '/a*' ] } } ] } ] }",
+            &["Allow reviews any {\"paths\":[\"/a\",\"/a/*\"]}"],
+            false,
+        ),
         // What denies and cannot be said denies more.
-        ("{ OF, action: DENY, rules: [ { from: [ { source: { notPrincipals: [ cluster.local/ns/shop/sa/frontend ] } } ] } ] }", &["Deny reviews any"], true),
-        ("{ OF, action: DENY, rules: [ { from: [ { source: { namespaces: [ jobs ] } } ] } ] }", &["Deny reviews any"], true),
-        ("{ OF, action: DENY, rules: [ { to: [ { operation: { methods: [ GET ], paths: [ '/a*' ] } } ] } ] }", &["Deny reviews any {\"methods\":[\"GET\"]}"], true),
-        ("{ OF, action: DENY, rules: [ { when: [ { key: source.ip, values: [ 10.0.0.1 ] } ], to: [ { operation: { paths: [ /a ] } } ] } ] }", &["Deny reviews any {\"paths\":[\"/a\"]}"], true),
-        ("{ OF, action: CUSTOM, provider: { name: x }, rules: [ {} ] }", &["Deny reviews any"], true),
+        (
+            "{ OF, action: DENY, rules: [ { from: [ { source: { notPrincipals: [ cluster.local/ns/shop/sa/frontend ] } } ] } ] }",
+            &["Deny reviews any"],
+            true,
+        ),
+        (
+            "{ OF, action: DENY, rules: [ { from: [ { source: { namespaces: [ jobs ] } } ] } ] }",
+            &["Deny reviews any"],
+            true,
+        ),
+        (
+            "{ OF, action: DENY, rules: [ { to: [ { operation: { methods: [ GET ], paths: [ '/a*' ] } } ] } ] }",
+            &["Deny reviews any {\"methods\":[\"GET\"]}"],
+            true,
+        ),
+        (
+            "{ OF, action: DENY, rules: [ { when: [ { key: source.ip, values: [ 10.0.0.1 ] } ], to: [ { operation: { paths: [ /a ] } } ] } ] }",
+            &["Deny reviews any {\"paths\":[\"/a\"]}"],
+            true,
+        ),
+        (
+            "{ OF, action: CUSTOM, provider: { name: x }, rules: [ {} ] }",
+            &["Deny reviews any"],
+            true,
+        ),
         // A Service of TCP has no requests to judge.
-        ("{ selector: { matchLabels: { app: db } }, rules: [ { to: [ { operation: { methods: [ GET ] } } ] } ] }", &["Allow db weft-import.no-caller"], true),
-        ("{ selector: { matchLabels: { app: db } }, action: DENY, rules: [ { to: [ { operation: { methods: [ GET ] } } ] } ] }", &["Deny db any"], true),
+        (
+            "{ selector: { matchLabels: { app: db } }, rules: [ { to: [ { operation: { methods: [ GET ] } } ] } ] }",
+            &["Allow db weft-import.no-caller"],
+            true,
+        ),
+        (
+            "{ selector: { matchLabels: { app: db } }, action: DENY, rules: [ { to: [ { operation: { methods: [ GET ] } } ] } ] }",
+            &["Deny db any"],
+            true,
+        ),
         // A part of a Service.
-        ("{ selector: { matchLabels: { app: reviews, version: v1 } }, rules: [ {} ] }", &["Deny reviews any"], true),
-        ("{ selector: { matchLabels: { app: reviews, version: v1 } }, action: DENY, rules: [ {} ] }", &["Deny reviews any"], false),
+        (
+            "{ selector: { matchLabels: { app: reviews, version: v1 } }, rules: [ {} ] }",
+            &["Deny reviews any"],
+            true,
+        ),
+        (
+            "{ selector: { matchLabels: { app: reviews, version: v1 } }, action: DENY, rules: [ {} ] }",
+            &["Deny reviews any"],
+            false,
+        ),
         // The whole namespace.
-        ("{ rules: [ { from: [ { source: { principals: [ '*' ] } } ] } ] }", &["Allow db+ratings+reviews any"], false),
+        (
+            "{ rules: [ { from: [ { source: { principals: [ '*' ] } } ] } ] }",
+            &["Allow db+ratings+reviews any"],
+            false,
+        ),
     ];
     for (spec, expected, has_errors) in rows {
         let imported = istio_policy(&spec.replace("OF", of));
-        assert_eq!(policies(&imported), *expected, "{spec}: {:#?}", errors(&imported));
-        assert_eq!(imported.findings.has_errors(), *has_errors, "{spec}: {:#?}", errors(&imported));
+        assert_eq!(
+            policies(&imported),
+            *expected,
+            "{spec}: {:#?}",
+            errors(&imported)
+        );
+        assert_eq!(
+            imported.findings.has_errors(),
+            *has_errors,
+            "{spec}: {:#?}",
+            errors(&imported)
+        );
         assert!(of_kind(&imported, "MeshConfig").is_empty(), "{spec}");
     }
 }
@@ -362,10 +559,22 @@ items:
     assert_eq!(routes.len(), 1);
     assert_eq!(routes[0]["metadata"]["name"], "plain");
     let errors = errors(&imported);
-    has(&errors, "spec.portLevelMtls.8080", "without an identity are refused");
+    has(
+        &errors,
+        "spec.portLevelMtls.8080",
+        "without an identity are refused",
+    );
     has(&errors, "ServiceEntry/shop/payments", "no counterpart");
-    assert!(errors.iter().any(|one| one.contains("only a Service is a parent")), "{errors:?}");
-    assert!(!errors.iter().any(|one| one.contains("ConfigMap")), "{errors:?}");
+    assert!(
+        errors
+            .iter()
+            .any(|one| one.contains("only a Service is a parent")),
+        "{errors:?}"
+    );
+    assert!(
+        !errors.iter().any(|one| one.contains("ConfigMap")),
+        "{errors:?}"
+    );
 }
 
 #[test]
@@ -396,11 +605,21 @@ spec:
     assert_eq!(rules.len(), 3);
     assert_eq!(rules[0]["timeouts"]["request"], "300ms");
     assert_eq!(rules[1]["matches"].as_array().unwrap().len(), 2);
-    assert!(rules[2].get("matches").is_none(), "what no route takes still passes");
-    assert_eq!(routes[1]["spec"]["rules"][0]["backendRefs"][0]["weight"], 900);
+    assert!(
+        rules[2].get("matches").is_none(),
+        "what no route takes still passes"
+    );
+    assert_eq!(
+        routes[1]["spec"]["rules"][0]["backendRefs"][0]["weight"],
+        900
+    );
     let policy = of_kind(&imported, "TrafficPolicy")[0];
     assert_eq!(policy["spec"]["retryBudget"]["interval"], "10s");
-    has(&errors(&imported), "spec.routes[1].condition.not", "left out");
+    has(
+        &errors(&imported),
+        "spec.routes[1].condition.not",
+        "left out",
+    );
 }
 
 #[test]
@@ -448,37 +667,126 @@ spec: { networks: [ { cidr: 10.0.0.0/8 } ] }
     let mesh_tls = "{ kind: MeshTLSAuthentication, name: m }";
     let rows: &[(String, &[&str])] = &[
         (SERVER.to_owned(), &[closed]),
-        (policy(of_server, mesh_tls), &[closed, "Allow reviews shop.frontend"]),
-        (policy("{ group: policy.linkerd.io, kind: HTTPRoute, name: r }", mesh_tls),
-         &[closed, "Allow reviews shop.frontend {\"methods\":[\"GET\"],\"paths\":[\"/books\",\"/books/*\"]}"]),
-        (policy(of_server, "{ kind: ServiceAccount, name: frontend }"), &[closed, "Allow reviews shop.frontend"]),
-        (policy(of_server, &format!("{mesh_tls}, {{ kind: NetworkAuthentication, name: n }}")), &[closed, closed]),
-        (policy(of_server, "{ kind: MeshTLSAuthentication, name: missing }"), &[closed, closed]),
-        (policy("{ kind: Server, name: missing }", mesh_tls), &[closed]),
-        (old("{ meshTLS: { serviceAccounts: [ { name: frontend } ] } }"), &[closed, "Allow reviews shop.frontend"]),
-        (old("{ meshTLS: { identities: [ '*' ] } }"), &[closed, "Allow reviews any"]),
-        (old("{ meshTLS: { identities: [ '*.jobs.serviceaccount.identity.linkerd.cluster.local' ] } }"), &[closed, "Allow reviews jobs.batch"]),
-        (old("{ meshTLS: { identities: [ '*' ] }, networks: [ { cidr: 10.0.0.0/8 } ] }"), &[closed, closed]),
+        (
+            policy(of_server, mesh_tls),
+            &[closed, "Allow reviews shop.frontend"],
+        ),
+        (
+            policy(
+                "{ group: policy.linkerd.io, kind: HTTPRoute, name: r }",
+                mesh_tls,
+            ),
+            &[
+                closed,
+                "Allow reviews shop.frontend {\"methods\":[\"GET\"],\"paths\":[\"/books\",\"/books/*\"]}",
+            ],
+        ),
+        (
+            policy(of_server, "{ kind: ServiceAccount, name: frontend }"),
+            &[closed, "Allow reviews shop.frontend"],
+        ),
+        (
+            policy(
+                of_server,
+                &format!("{mesh_tls}, {{ kind: NetworkAuthentication, name: n }}"),
+            ),
+            &[closed, closed],
+        ),
+        (
+            policy(of_server, "{ kind: MeshTLSAuthentication, name: missing }"),
+            &[closed, closed],
+        ),
+        (
+            policy("{ kind: Server, name: missing }", mesh_tls),
+            &[closed],
+        ),
+        (
+            old("{ meshTLS: { serviceAccounts: [ { name: frontend } ] } }"),
+            &[closed, "Allow reviews shop.frontend"],
+        ),
+        (
+            old("{ meshTLS: { identities: [ '*' ] } }"),
+            &[closed, "Allow reviews any"],
+        ),
+        (
+            old(
+                "{ meshTLS: { identities: [ '*.jobs.serviceaccount.identity.linkerd.cluster.local' ] } }",
+            ),
+            &[closed, "Allow reviews jobs.batch"],
+        ),
+        (
+            old("{ meshTLS: { identities: [ '*' ] }, networks: [ { cidr: 10.0.0.0/8 } ] }"),
+            &[closed, closed],
+        ),
     ];
     for (text, expected) in rows {
         let imported = imported(From::Linkerd, text);
-        assert_eq!(policies(&imported), *expected, "{text}: {:#?}", errors(&imported));
+        assert_eq!(
+            policies(&imported),
+            *expected,
+            "{text}: {:#?}",
+            errors(&imported)
+        );
     }
 }
 
 #[test]
 fn nothing_that_a_file_says_makes_it_panic() {
-    let odd = ["7", "[]", "{}", "null", "'a'", "[ 7, [], {} ]", "{ a: { b: [ 7 ] } }"];
+    let odd = [
+        "7",
+        "[]",
+        "{}",
+        "null",
+        "'a'",
+        "[ 7, [], {} ]",
+        "{ a: { b: [ 7 ] } }",
+    ];
     let kinds = [
-        ("networking.istio.io/v1", "VirtualService", &["hosts", "http", "tcp", "gateways"][..]),
-        ("networking.istio.io/v1", "DestinationRule", &["host", "trafficPolicy", "subsets"]),
-        ("security.istio.io/v1", "AuthorizationPolicy", &["selector", "rules", "action", "targetRefs"]),
-        ("security.istio.io/v1", "PeerAuthentication", &["mtls", "portLevelMtls"]),
-        ("linkerd.io/v1alpha2", "ServiceProfile", &["routes", "retryBudget"]),
-        ("policy.linkerd.io/v1", "Server", &["podSelector", "accessPolicy"]),
-        ("policy.linkerd.io/v1", "AuthorizationPolicy", &["targetRef", "requiredAuthenticationRefs"]),
-        ("policy.linkerd.io/v1", "ServerAuthorization", &["server", "client"]),
-        ("split.smi-spec.io/v1", "TrafficSplit", &["service", "backends"]),
+        (
+            "networking.istio.io/v1",
+            "VirtualService",
+            &["hosts", "http", "tcp", "gateways"][..],
+        ),
+        (
+            "networking.istio.io/v1",
+            "DestinationRule",
+            &["host", "trafficPolicy", "subsets"],
+        ),
+        (
+            "security.istio.io/v1",
+            "AuthorizationPolicy",
+            &["selector", "rules", "action", "targetRefs"],
+        ),
+        (
+            "security.istio.io/v1",
+            "PeerAuthentication",
+            &["mtls", "portLevelMtls"],
+        ),
+        (
+            "linkerd.io/v1alpha2",
+            "ServiceProfile",
+            &["routes", "retryBudget"],
+        ),
+        (
+            "policy.linkerd.io/v1",
+            "Server",
+            &["podSelector", "accessPolicy"],
+        ),
+        (
+            "policy.linkerd.io/v1",
+            "AuthorizationPolicy",
+            &["targetRef", "requiredAuthenticationRefs"],
+        ),
+        (
+            "policy.linkerd.io/v1",
+            "ServerAuthorization",
+            &["server", "client"],
+        ),
+        (
+            "split.smi-spec.io/v1",
+            "TrafficSplit",
+            &["service", "backends"],
+        ),
         ("v1", "Service", &["ports", "selector"]),
     ];
     for (version, kind, fields) in kinds {

@@ -98,7 +98,10 @@ fn rule(
     let mut callers = BTreeSet::new();
     let mut any = from.is_none();
     for source in from.iter().flat_map(Place::items) {
-        match source.field("source").map(|one| self::callers(document, &one, action, mesh, output)) {
+        match source
+            .field("source")
+            .map(|one| self::callers(document, &one, action, mesh, output))
+        {
             None | Some(Some(Callers::Any)) => any = true,
             Some(Some(Callers::These(some))) => callers.extend(some),
             Some(None) => {}
@@ -107,7 +110,11 @@ fn rule(
     if !any && callers.is_empty() {
         return Vec::new();
     }
-    let callers = if any { Callers::Any } else { Callers::These(callers) };
+    let callers = if any {
+        Callers::Any
+    } else {
+        Callers::These(callers)
+    };
     if to.is_none() {
         return vec![Rule::of(callers)];
     }
@@ -187,7 +194,9 @@ fn callers(
         Action::Deny => Some(Callers::Any),
         // Those that remain of a list of principals are still allowed.
         Action::Allow | Action::Audit => {
-            let only_principals = lost.iter().all(|one| Some(&one.path) == principals.as_ref().map(|one| &one.path));
+            let only_principals = lost
+                .iter()
+                .all(|one| Some(&one.path) == principals.as_ref().map(|one| &one.path));
             only_principals.then_some(found)
         }
     }
@@ -204,12 +213,17 @@ fn of_namespace(
     let known = mesh.identities(namespace, output);
     match known.is_empty() {
         true => {
-            let message = format!("no service account of the namespace {namespace} is in the files, so none is allowed");
+            let message = format!(
+                "no service account of the namespace {namespace} is in the files, so none is allowed"
+            );
             let hint = "import them along: kubectl get serviceaccount,deployment -A -o yaml";
             output.dropped(document, at, &message, hint);
         }
         false => {
-            let message = format!("the namespace {namespace} is the {} identities of it in the files", known.len());
+            let message = format!(
+                "the namespace {namespace} is the {} identities of it in the files",
+                known.len()
+            );
             output.told(document, at, &message, "add later ones to the policy");
         }
     }
@@ -245,7 +259,8 @@ fn requests(
     if let Some(at) = &paths_at {
         let texts = at.texts();
         if !texts.iter().any(|one| one == "*") {
-            let read: Vec<Option<Vec<String>>> = texts.iter().map(|one| paths_of(one, is_deny)).collect();
+            let read: Vec<Option<Vec<String>>> =
+                texts.iter().map(|one| paths_of(one, is_deny)).collect();
             let lost = read.iter().any(Option::is_none);
             let some: Vec<String> = read.into_iter().flatten().flatten().collect();
             if lost {
@@ -256,8 +271,13 @@ fn requests(
                 (_, false, true) => return None,
                 (_, _, _) => paths = Some(some),
             }
-            if !is_deny && texts.iter().any(|one| one.ends_with('*') && !one.ends_with("/*")) {
-                let message = "a prefix is whole segments in weft: /a* allows /a and below, not /ab";
+            if !is_deny
+                && texts
+                    .iter()
+                    .any(|one| one.ends_with('*') && !one.ends_with("/*"))
+            {
+                let message =
+                    "a prefix is whole segments in weft: /a* allows /a and below, not /ab";
                 output.told(document, at, message, "");
             }
         }

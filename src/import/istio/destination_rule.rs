@@ -20,14 +20,22 @@ pub(super) fn import(document: &Document<'_>, mesh: &Mesh, output: &mut Output) 
     if !mesh.knows(&key) {
         let at = host.unwrap_or(spec);
         let message = "is no Service of the files, so this is left out";
-        return output.dropped(document, &at, message, "import the Services of Kubernetes along");
+        return output.dropped(
+            document,
+            &at,
+            message,
+            "import the Services of Kubernetes along",
+        );
     }
     let policy = fields.take("trafficPolicy");
     if let Some(at) = &policy {
         write(document, at, &key, output);
     }
     for subset in fields.take("subsets").iter().flat_map(Place::items) {
-        let name = subset.field("name").and_then(|one| one.text()).unwrap_or_default();
+        let name = subset
+            .field("name")
+            .and_then(|one| one.text())
+            .unwrap_or_default();
         let own = mesh.subset(document, &subset, &key, &name, output);
         // A subset inherits what it does not say itself.
         match (subset.field("trafficPolicy"), &policy) {
@@ -42,7 +50,8 @@ pub(super) fn import(document: &Document<'_>, mesh: &Mesh, output: &mut Output) 
 
 fn write(document: &Document<'_>, at: &Place<'_>, key: &ServiceKey, output: &mut Output) {
     if key.0 != document.namespace {
-        let message = "a TrafficPolicy stands in the namespace of its Service, and is written there";
+        let message =
+            "a TrafficPolicy stands in the namespace of its Service, and is written there";
         output.told(document, at, message, "");
     }
     let mut fields = at.fields();
@@ -67,7 +76,8 @@ fn write(document: &Document<'_>, at: &Place<'_>, key: &ServiceKey, output: &mut
         }
     }
     if let Some(at) = fields.take("connectionPool") {
-        let message = "limits connections of each caller, which weft shares among all requests; left out";
+        let message =
+            "limits connections of each caller, which weft shares among all requests; left out";
         let hint = "bound the requests of all callers with concurrency.max of a TrafficPolicy";
         output.dropped(document, &at, message, hint);
     }
@@ -83,10 +93,14 @@ fn breaker(document: &Document<'_>, at: &Place<'_>, spec: &mut Json, output: &mu
     let mut fields = at.fields();
     let mut breaker = json!({});
     let number = |fields: &mut Fields<'_>, name| fields.take(name).and_then(|one| one.number());
-    let failures = ["consecutive5xxErrors", "consecutiveErrors", "consecutiveGatewayErrors"]
-        .into_iter()
-        .filter_map(|name| number(&mut fields, name))
-        .reduce(f64::min);
+    let failures = [
+        "consecutive5xxErrors",
+        "consecutiveErrors",
+        "consecutiveGatewayErrors",
+    ]
+    .into_iter()
+    .filter_map(|name| number(&mut fields, name))
+    .reduce(f64::min);
     match failures {
         Some(0.0) => {
             let message = "0 switches the condition off; the default of weft holds";
@@ -95,7 +109,10 @@ fn breaker(document: &Document<'_>, at: &Place<'_>, spec: &mut Json, output: &mu
         Some(count) => breaker["consecutiveFailures"] = json!(count as u32),
         None => {}
     }
-    if let Some(base) = fields.take("baseEjectionTime").and_then(|one| seconds(&one.text()?)) {
+    if let Some(base) = fields
+        .take("baseEjectionTime")
+        .and_then(|one| seconds(&one.text()?))
+    {
         // The longest time is 20 s without a word.
         breaker["ejection"] = json!({ "base": duration(base), "max": duration(base.max(20.0)) });
     }
@@ -124,14 +141,17 @@ fn balance(document: &Document<'_>, at: &Place<'_>, spec: &mut Json, output: &mu
             Some("LEAST_REQUEST" | "LEAST_CONN") => balance["algorithm"] = json!("LeastRequest"),
             Some("UNSPECIFIED") | None => {}
             Some(other) => {
-                let message = format!("{other} has no counterpart: weft balances by latency and load");
+                let message =
+                    format!("{other} has no counterpart: weft balances by latency and load");
                 output.dropped(document, &place, &message, "");
             }
         }
     }
     if let Some(hash) = fields.take("consistentHash") {
         let text = |name: &str| hash.field(name).and_then(|one| one.text());
-        let cookie = hash.field("httpCookie").and_then(|one| one.field("name")?.text());
+        let cookie = hash
+            .field("httpCookie")
+            .and_then(|one| one.field("name")?.text());
         let key = match (text("httpHeaderName"), cookie) {
             (Some(header), _) => Some(json!({ "header": header })),
             (None, Some(cookie)) => {

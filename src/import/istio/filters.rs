@@ -11,7 +11,9 @@ use crate::import::reader::{Document, Place};
 pub(super) fn merged(filters: Vec<Json>) -> Vec<Json> {
     let mut all: Vec<Json> = Vec::new();
     for filter in filters {
-        let same = all.iter_mut().find(|one| one["type"] == "URLRewrite" && one["type"] == filter["type"]);
+        let same = all
+            .iter_mut()
+            .find(|one| one["type"] == "URLRewrite" && one["type"] == filter["type"]);
         match same {
             Some(one) => {
                 for (name, value) in filter["urlRewrite"].as_object().into_iter().flatten() {
@@ -30,9 +32,15 @@ pub(super) fn headers(document: &Document<'_>, at: &Place<'_>, output: &mut Outp
     let mut fields = at.fields();
     for (name, kind, field) in [
         ("request", "RequestHeaderModifier", "requestHeaderModifier"),
-        ("response", "ResponseHeaderModifier", "responseHeaderModifier"),
+        (
+            "response",
+            "ResponseHeaderModifier",
+            "responseHeaderModifier",
+        ),
     ] {
-        let Some(at) = fields.take(name) else { continue };
+        let Some(at) = fields.take(name) else {
+            continue;
+        };
         let mut changes = json!({});
         for list in ["set", "add"] {
             let mut pairs = Vec::new();
@@ -54,7 +62,11 @@ pub(super) fn headers(document: &Document<'_>, at: &Place<'_>, output: &mut Outp
                 changes[list] = json!(pairs);
             }
         }
-        if let Some(remove) = at.field("remove").map(|one| one.texts()).filter(|one| !one.is_empty()) {
+        if let Some(remove) = at
+            .field("remove")
+            .map(|one| one.texts())
+            .filter(|one| !one.is_empty())
+        {
             changes["remove"] = json!(remove);
         }
         if changes != json!({}) {
@@ -70,13 +82,21 @@ pub(super) fn headers(document: &Document<'_>, at: &Place<'_>, output: &mut Outp
 pub(super) fn cors(document: &Document<'_>, at: &Place<'_>, output: &mut Output) -> Option<Json> {
     let mut fields = at.fields();
     let mut cors = json!({});
-    let mut origins: Vec<String> = fields.take("allowOrigin").map(|one| one.texts()).unwrap_or_default();
+    let mut origins: Vec<String> = fields
+        .take("allowOrigin")
+        .map(|one| one.texts())
+        .unwrap_or_default();
     for item in fields.take("allowOrigins").iter().flat_map(Place::items) {
         match string_match(&item) {
             Some((Kind::Exact, origin)) => origins.push(origin),
             Some(_) | None => {
                 let message = "only whole origins have a counterpart; this one is not allowed";
-                output.dropped(document, &item, message, "list the origins, or write https://*.example.org");
+                output.dropped(
+                    document,
+                    &item,
+                    message,
+                    "list the origins, or write https://*.example.org",
+                );
             }
         }
     }
@@ -85,14 +105,21 @@ pub(super) fn cors(document: &Document<'_>, at: &Place<'_>, output: &mut Output)
         ("allowHeaders", "allowHeaders"),
         ("exposeHeaders", "exposeHeaders"),
     ] {
-        if let Some(list) = fields.take(from).map(|one| one.texts()).filter(|one| !one.is_empty()) {
+        if let Some(list) = fields
+            .take(from)
+            .map(|one| one.texts())
+            .filter(|one| !one.is_empty())
+        {
             cors[to] = json!(list);
         }
     }
     if let Some(age) = fields.take("maxAge").and_then(|one| seconds(&one.text()?)) {
         cors["maxAge"] = json!(age.max(1.0) as u32);
     }
-    if fields.take("allowCredentials").is_some_and(|one| one.is_true()) {
+    if fields
+        .take("allowCredentials")
+        .is_some_and(|one| one.is_true())
+    {
         cors["allowCredentials"] = json!(true);
     }
     fields.rest(document, output);
@@ -103,7 +130,11 @@ pub(super) fn cors(document: &Document<'_>, at: &Place<'_>, output: &mut Output)
     Some(json!({ "type": "CORS", "cors": cors }))
 }
 
-pub(super) fn redirect(document: &Document<'_>, at: &Place<'_>, output: &mut Output) -> Option<Json> {
+pub(super) fn redirect(
+    document: &Document<'_>,
+    at: &Place<'_>,
+    output: &mut Output,
+) -> Option<Json> {
     let mut fields = at.fields();
     let mut text = |name| fields.take(name).and_then(|one| one.text());
     let mut redirect = json!({});
@@ -148,14 +179,21 @@ pub(super) fn rewrite(
         let kind = matched.and_then(|one| one["path"]["type"].as_str());
         match kind {
             Some("PathPrefix") | None => {
-                rewrite["path"] = json!({ "type": "ReplacePrefixMatch", "replacePrefixMatch": uri });
+                rewrite["path"] =
+                    json!({ "type": "ReplacePrefixMatch", "replacePrefixMatch": uri });
             }
             Some("Exact") => {
                 rewrite["path"] = json!({ "type": "ReplaceFullPath", "replaceFullPath": uri });
             }
             Some(_) => {
-                let message = "replaces a path by a regular expression, which weft does not: the path stays";
-                output.dropped(document, &place, message, "match by a prefix or a whole path");
+                let message =
+                    "replaces a path by a regular expression, which weft does not: the path stays";
+                output.dropped(
+                    document,
+                    &place,
+                    message,
+                    "match by a prefix or a whole path",
+                );
             }
         }
     }

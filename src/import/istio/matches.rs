@@ -45,9 +45,17 @@ fn rank_of(one: &Json) -> Rank {
         Some("RegularExpression") => 1,
         _ => 0,
     };
-    let length = path["value"].as_str().map_or(1, |value| value.chars().count());
+    let length = path["value"]
+        .as_str()
+        .map_or(1, |value| value.chars().count());
     let count = |name: &str| one[name].as_array().map_or(0, Vec::len);
-    (kind, length, !one["method"].is_null(), count("headers"), count("queryParams"))
+    (
+        kind,
+        length,
+        !one["method"].is_null(),
+        count("headers"),
+        count("queryParams"),
+    )
 }
 
 /// `None` if a condition cannot be said: without it the rule would take more.
@@ -57,10 +65,17 @@ fn one_match(document: &Document<'_>, at: &Place<'_>, output: &mut Output) -> Op
     let mut whole = true;
     fields.take("name");
     fields.take("statPrefix");
-    let ignores_case = fields.take("ignoreUriCase").is_some_and(|one| one.is_true());
+    let ignores_case = fields
+        .take("ignoreUriCase")
+        .is_some_and(|one| one.is_true());
     let mut lost = |at: &Place<'_>, output: &mut Output| {
         let message = "is a condition that has no counterpart, so this match is left out";
-        output.dropped(document, at, message, "match by path, method, headers or parameters");
+        output.dropped(
+            document,
+            at,
+            message,
+            "match by path, method, headers or parameters",
+        );
         whole = false;
     };
     if let Some(at) = fields.take("uri") {
@@ -127,7 +142,11 @@ pub(super) enum Kind {
 }
 
 pub(super) fn string_match(at: &Place<'_>) -> Option<(Kind, String)> {
-    let kinds = [("exact", Kind::Exact), ("prefix", Kind::Prefix), ("regex", Kind::Regex)];
+    let kinds = [
+        ("exact", Kind::Exact),
+        ("prefix", Kind::Prefix),
+        ("regex", Kind::Regex),
+    ];
     kinds
         .into_iter()
         .find_map(|(name, kind)| Some((kind, at.field(name)?.text()?)))
@@ -161,7 +180,12 @@ fn path_of(
         Kind::Prefix => {
             if value != "/" {
                 let message = "a prefix is whole segments in weft: /a takes /a and below, not /ab";
-                output.told(document, at, message, "use a regular expression if /ab is meant, too");
+                output.told(
+                    document,
+                    at,
+                    message,
+                    "use a regular expression if /ab is meant, too",
+                );
             }
             json!({ "type": "PathPrefix", "value": value })
         }

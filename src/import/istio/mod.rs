@@ -34,7 +34,12 @@ pub(super) fn import(document: &Document<'_>, mesh: &Mesh, output: &mut Output) 
         }
         _ => {
             let hint = "write what it does anew, or remove it";
-            output.dropped(document, &document.root(), "this kind has no counterpart", hint);
+            output.dropped(
+                document,
+                &document.root(),
+                "this kind has no counterpart",
+                hint,
+            );
         }
     }
 }
@@ -45,11 +50,17 @@ fn peer_authentication(document: &Document<'_>, output: &mut Output) {
     let mut modes = Vec::new();
     modes.extend(spec.as_ref().and_then(|spec| spec.field("mtls")));
     let by_port = spec.and_then(|spec| spec.field("portLevelMtls"));
-    modes.extend(by_port.iter().flat_map(Place::entries).map(|(_, place)| place));
+    modes.extend(
+        by_port
+            .iter()
+            .flat_map(Place::entries)
+            .map(|(_, place)| place),
+    );
     for at in modes {
         match at.field("mode").and_then(|mode| mode.text()).as_deref() {
             Some("STRICT" | "UNSET") | None => {
-                let message = "needs no counterpart: weft always asks for an identity of both sides";
+                let message =
+                    "needs no counterpart: weft always asks for an identity of both sides";
                 output.told(document, &at, message, "");
             }
             Some(_) => {

@@ -28,7 +28,11 @@ pub(super) fn times(
     let mut fields = at.fields();
     let attempts = fields.take("attempts").and_then(|one| one.number());
     if let Some(place) = fields.take("perTryTimeout")
-        && let Some(each) = place.text().as_deref().and_then(seconds).filter(|one| *one > 0.0)
+        && let Some(each) = place
+            .text()
+            .as_deref()
+            .and_then(seconds)
+            .filter(|one| *one > 0.0)
     {
         let each = whole.map_or(each, |whole: f64| whole.min(each));
         rule["timeouts"]["backendRequest"] = json!(duration(each));
@@ -37,15 +41,23 @@ pub(super) fn times(
     let on = fields.take("retryOn");
     let mut codes: Vec<u16> = Vec::new();
     for word in on.iter().filter_map(Place::text).flat_map(|text| {
-        text.split(',').map(|one| one.trim().to_owned()).collect::<Vec<_>>()
+        text.split(',')
+            .map(|one| one.trim().to_owned())
+            .collect::<Vec<_>>()
     }) {
         match word.as_str() {
             "5xx" => codes.extend([500, 502, 503, 504]),
             "gateway-error" => codes.extend([502, 503, 504]),
             "retriable-4xx" => codes.push(409),
             // What weft retries by itself.
-            "connect-failure" | "refused-stream" | "reset" | "reset-before-request" | "unavailable"
-            | "cancelled" | "retriable-status-codes" | "" => {}
+            "connect-failure"
+            | "refused-stream"
+            | "reset"
+            | "reset-before-request"
+            | "unavailable"
+            | "cancelled"
+            | "retriable-status-codes"
+            | "" => {}
             word => match word.parse() {
                 Ok(code) if (400..=599).contains(&code) => codes.push(code),
                 _ => {
@@ -76,7 +88,12 @@ pub(super) fn times(
         None => {}
     }
     let message = "weft retries only idempotent methods, within a budget of 20 %";
-    output.told(document, &at, message, "a TrafficPolicy may say more: retry.nonIdempotent, retryBudget");
+    output.told(
+        document,
+        &at,
+        message,
+        "a TrafficPolicy may say more: retry.nonIdempotent, retryBudget",
+    );
     rule["retry"] = retry;
 }
 
@@ -84,8 +101,12 @@ pub(super) fn fault(document: &Document<'_>, at: &Place<'_>, output: &mut Output
     let mut fields = at.fields();
     let mut fault = json!({});
     let percent = |at: &Place<'_>| {
-        let value = at.field("percentage").and_then(|one| one.field("value")?.number());
-        value.or_else(|| at.field("percent")?.number()).unwrap_or(100.0)
+        let value = at
+            .field("percentage")
+            .and_then(|one| one.field("value")?.number());
+        value
+            .or_else(|| at.field("percent")?.number())
+            .unwrap_or(100.0)
     };
     if let Some(at) = fields.take("delay") {
         match at.field("fixedDelay").and_then(|one| seconds(&one.text()?)) {

@@ -104,7 +104,9 @@ fn routes(
                 let hint = "Gateway API asks the most specific first: check which rule is meant";
                 output.dropped(document, place, message, hint);
             }
-            let lower = least.take().map_or_else(|| rank.clone(), |one| one.min(rank.clone()));
+            let lower = least
+                .take()
+                .map_or_else(|| rank.clone(), |one| one.min(rank.clone()));
             least = Some(lower);
         }
         if matches.json.is_empty() && !all {
@@ -161,20 +163,26 @@ fn rules(
     if let Some(at) = fields.take("corsPolicy") {
         filters.extend(filters::cors(document, &at, output));
     }
-    let percent = fields.take("mirrorPercentage").and_then(|one| one.field("value")?.number());
+    let percent = fields
+        .take("mirrorPercentage")
+        .and_then(|one| one.field("value")?.number());
     let percent = percent.or_else(|| fields.take("mirrorPercent")?.number());
     if let Some(at) = fields.take("mirror") {
         filters.extend(mirror(document, &at, percent, mesh, output));
     }
     for item in fields.take("mirrors").iter().flat_map(Place::items) {
-        let percent = item.field("percentage").and_then(|one| one.field("value")?.number());
+        let percent = item
+            .field("percentage")
+            .and_then(|one| one.field("value")?.number());
         if let Some(at) = item.field("destination") {
             filters.extend(mirror(document, &at, percent, mesh, output));
         }
     }
     let (timeout, retries) = (fields.take("timeout"), fields.take("retries"));
     times(document, timeout, retries, &mut rule, output);
-    let injected = fields.take("fault").and_then(|at| fault(document, &at, output));
+    let injected = fields
+        .take("fault")
+        .and_then(|at| fault(document, &at, output));
     if let Some(at) = &redirect {
         filters.extend(filters::redirect(document, at, output));
     }
@@ -209,7 +217,10 @@ fn rules(
         let is_plain = matches.iter().all(|one| *one == json!({}));
         if !matches.is_empty() && !is_plain {
             rule["matches"] = json!(matches);
-        } else if filters.iter().any(|one| one.to_string().contains("ReplacePrefixMatch")) {
+        } else if filters
+            .iter()
+            .any(|one| one.to_string().contains("ReplacePrefixMatch"))
+        {
             rule["matches"] = json!([{ "path": { "type": "PathPrefix", "value": "/" } }]);
         }
         if !filters.is_empty() {
@@ -232,7 +243,9 @@ fn destination(
     let mut fields = at.fields();
     let to = fields.take("destination");
     let weight = fields.take("weight").and_then(|one| one.number());
-    let own = fields.take("headers").map(|at| filters::headers(document, &at, output));
+    let own = fields
+        .take("headers")
+        .map(|at| filters::headers(document, &at, output));
     fields.rest(document, output);
     let mut backend = backend(document, to.as_ref().unwrap_or(at), mesh, output)?;
     if let Some(weight) = weight {
@@ -260,7 +273,9 @@ fn backend(
         output.dropped(document, at, message, hint);
         return Some(json!({ "name": "not-in-the-mesh", "port": 80 }));
     };
-    let number = at.field("port").and_then(|one| one.field("number")?.number());
+    let number = at
+        .field("port")
+        .and_then(|one| one.field("number")?.number());
     let port = match number {
         Some(number) => number as u16,
         None => mesh.only_port(&key).unwrap_or_else(|| {
@@ -289,7 +304,8 @@ fn mirror(
 ) -> Option<Json> {
     let mut mirror = json!({ "backendRef": backend(document, at, mesh, output)? });
     if let Some(percent) = percent {
-        mirror["fraction"] = json!({ "numerator": (percent * 1000.0) as u32, "denominator": 100_000 });
+        mirror["fraction"] =
+            json!({ "numerator": (percent * 1000.0) as u32, "denominator": 100_000 });
     }
     Some(json!({ "type": "RequestMirror", "requestMirror": mirror }))
 }

@@ -35,7 +35,12 @@ pub(super) fn import(document: &Document<'_>, mesh: &Mesh, output: &mut Output) 
         }
         _ => {
             let hint = "write what it does anew, or remove it";
-            output.dropped(document, &document.root(), "this kind has no counterpart", hint);
+            output.dropped(
+                document,
+                &document.root(),
+                "this kind has no counterpart",
+                hint,
+            );
         }
     }
 }
@@ -113,6 +118,10 @@ fn split(document: &Document<'_>, mesh: &Mesh, output: &mut Output) {
 fn weight(text: &str) -> Option<u32> {
     match text.strip_suffix('m') {
         Some(millis) => millis.parse().ok(),
-        None => text.parse::<u32>().ok()?.checked_mul(1000).map(|one| one.min(1_000_000)),
+        None => text
+            .parse::<u32>()
+            .ok()?
+            .checked_mul(1000)
+            .map(|one| one.min(1_000_000)),
     }
 }

@@ -56,16 +56,28 @@ pub(super) fn server_authorization(document: &Document<'_>, mesh: &Mesh, output:
         let at = server.unwrap_or(spec);
         // Its Server closes what it would open, wherever that is.
         let message = "names no Server of the files, so it allows nothing";
-        return output.dropped(document, &at, message, "import the Server along, and name it");
+        return output.dropped(
+            document,
+            &at,
+            message,
+            "import the Server along, and name it",
+        );
     };
     let selected = mesh.selected(Some(found.namespace()), found.labels());
-    let Some(client) = spec.field("client") else { return };
+    let Some(client) = spec.field("client") else {
+        return;
+    };
     let mut fields = client.fields();
     let mut rules = Vec::new();
     let mesh_tls = fields.take("meshTLS");
     if let Some(at) = fields.take("unauthenticated").filter(Place::is_true) {
         let message = "callers without an identity are refused: weft always asks for one";
-        output.dropped(document, &at, message, "give such callers a sidecar before the move");
+        output.dropped(
+            document,
+            &at,
+            message,
+            "give such callers a sidecar before the move",
+        );
         rules.push(Rule::of(Callers::Any));
     }
     // Networks restrict the callers further.
@@ -92,7 +104,9 @@ fn of_mesh_tls(
 ) -> Option<Callers> {
     let mut fields = at.fields();
     let mut some = BTreeSet::new();
-    let mut any = fields.take("unauthenticatedTLS").is_some_and(|one| one.is_true());
+    let mut any = fields
+        .take("unauthenticatedTLS")
+        .is_some_and(|one| one.is_true());
     for at in fields.take("identities").iter().flat_map(Place::items) {
         any |= named(document, &at, &mut some, mesh, output);
     }
@@ -163,7 +177,9 @@ fn of_namespace(
 /// An AuthorizationPolicy of Linkerd: all of its `requiredAuthenticationRefs` must hold.
 pub(super) fn authorization(document: &Document<'_>, mesh: &Mesh, output: &mut Output) {
     let Some(spec) = document.spec() else { return };
-    let Some(target) = spec.field("targetRef") else { return };
+    let Some(target) = spec.field("targetRef") else {
+        return;
+    };
     let text = |name: &str| target.field(name).and_then(|one| one.text());
     let name = text("name").unwrap_or_default();
     let mut paths = None;
@@ -186,7 +202,8 @@ pub(super) fn authorization(document: &Document<'_>, mesh: &Mesh, output: &mut O
             match route.requests() {
                 Some(found) => paths = Some(found.clone()),
                 None => {
-                    let message = "its route matches by what a policy cannot say, so it allows nothing";
+                    let message =
+                        "its route matches by what a policy cannot say, so it allows nothing";
                     return output.dropped(document, &target, message, "allow paths and methods");
                 }
             }
@@ -271,7 +288,11 @@ fn required(
                     _ => inexpressible(document, at, Action::Allow, output),
                 }
             }
-            Some(if any { Callers::Any } else { Callers::These(some) })
+            Some(if any {
+                Callers::Any
+            } else {
+                Callers::These(some)
+            })
         }
         // Networks, which weft does not know callers by.
         Some(_) | None => {

@@ -82,7 +82,12 @@ fn rule(
     if fields.take("isRetryable").is_some_and(|one| one.is_true()) {
         rule["retry"] = json!({ "codes": [500, 502, 503, 504] });
         let message = "weft retries only idempotent methods by itself";
-        output.told(document, at, message, "a TrafficPolicy may say more: retry.nonIdempotent");
+        output.told(
+            document,
+            at,
+            message,
+            "a TrafficPolicy may say more: retry.nonIdempotent",
+        );
     }
     if let Some(at) = fields.take("responseClasses") {
         let message = "what counts as a failure is fixed in weft: statuses of 500 and above";
@@ -93,11 +98,7 @@ fn rule(
 }
 
 /// Alternatives of a condition; none if a part of it cannot be said, as the rule would take more.
-fn conditions(
-    document: &Document<'_>,
-    at: &Place<'_>,
-    output: &mut Output,
-) -> Option<Vec<Json>> {
+fn conditions(document: &Document<'_>, at: &Place<'_>, output: &mut Output) -> Option<Vec<Json>> {
     if let Some(any) = at.field("any") {
         let mut all = Vec::new();
         for one in any.items() {
@@ -112,9 +113,10 @@ fn conditions(
         for (name, place) in part.entries() {
             let known = match (name, place.text()) {
                 ("method", Some(method)) => ("method", json!(method)),
-                ("pathRegex", Some(path)) => {
-                    ("path", json!({ "type": "RegularExpression", "value": path }))
-                }
+                ("pathRegex", Some(path)) => (
+                    "path",
+                    json!({ "type": "RegularExpression", "value": path }),
+                ),
                 ("all", None) => continue,
                 _ => {
                     let message = "has no counterpart, so this route of the profile is left out";
@@ -145,7 +147,10 @@ fn budget(
     if let Some(ratio) = fields.take("retryRatio").and_then(|one| one.number()) {
         budget["percent"] = json!((ratio * 100.0).clamp(0.0, 100.0));
     }
-    if let Some(least) = fields.take("minRetriesPerSecond").and_then(|one| one.number()) {
+    if let Some(least) = fields
+        .take("minRetriesPerSecond")
+        .and_then(|one| one.number())
+    {
         budget["minRetriesPerSecond"] = json!(least as u32);
     }
     if let Some(ttl) = fields.take("ttl").and_then(|one| seconds(&one.text()?)) {
