@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use weft_config::table::EndpointName;
 
-use crate::cluster::Endpoint;
+use super::Endpoint;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
