@@ -14,8 +14,8 @@ use weft_config::table::{Absence, Mode, Protocol, ServiceName, Traffic};
 use weft_transport::locks::lock;
 use weft_transport::pool::Target;
 
-pub(crate) use named::name_of;
 use named::Named;
+pub(crate) use named::name_of;
 
 use crate::limits;
 use crate::metrics::Counted;

@@ -12,9 +12,7 @@ use std::time::Instant;
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use rand::{Rng, RngExt as _};
-use weft_config::table::{
-    Backend, Carrier, Persistence, SessionToken, TokenFault,
-};
+use weft_config::table::{Backend, Carrier, Persistence, SessionToken, TokenFault};
 
 use super::pick::takes;
 use crate::cluster::{Cluster, Flight, name_of};
