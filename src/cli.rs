@@ -54,7 +54,7 @@ pub enum Command {
     Validate(command::change::Validate),
     /// Show the state of each endpoint as a sidecar sees it, and why one gets no requests
     Endpoints(command::endpoints::Endpoints),
-    /// Show the rules of a Service in the order of matching, and what each got in the last minute
+    /// Show the rules of a Service in order, and what each got in the last minute
     Routes(command::routes::Routes),
     /// Tell where a request would go, and why
     Explain(command::explain::Explain),

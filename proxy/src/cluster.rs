@@ -3,6 +3,8 @@
 //! A cluster does not change, except for the state of its endpoints: a new table makes a new cluster, which
 //! keeps the state of endpoints that stay. `outbound/pick.rs` decides which endpoint takes a request.
 
+mod named;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -13,9 +15,11 @@ use weft_config::table::{Absence, Details, Mode, Protocol, ServiceName, Traffic}
 use weft_transport::locks::lock;
 use weft_transport::pool::Target;
 
+use named::Named;
+pub(crate) use named::name_of;
+
 use crate::limits;
 use crate::metrics::Counted;
-use crate::named::Named;
 use crate::outside::{Outside, OutsideService};
 use crate::resilience::breaker::{Admission, Cause};
 use crate::resilience::destination::{Destination, Event};

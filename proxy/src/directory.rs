@@ -11,14 +11,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use weft_config::table::{
-    self, Details, Filters, Forbidden, Locality, MirrorShare, RouteRule, Router, ServiceName,
-    SessionKey, Table,
+    self, Details, Filters, Forbidden, Locality, MirrorShare, Persistence, RouteRule, Router,
+    ServiceName, SessionKey, Table, Tokens,
 };
 use weft_transport::identity::SpiffeId;
 use weft_transport::pool::Target;
 
 use crate::cluster::{self, ByRoute, Cluster, Endpoint, Lasting, Place};
-use crate::outbound::session::Sessions;
 use crate::outside::names::Answers;
 use crate::outside::{Outside, OutsideService};
 use crate::resilience::balance;
@@ -66,6 +65,25 @@ pub(crate) struct Rule {
     pub(crate) sessions: Option<Arc<Sessions>>,
     /// Parallel to the rule's backends.
     pub(crate) backends: Vec<Led>,
+}
+
+/// The sessions of a rule.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    /// What the rule says of them.
+    pub(crate) persistence: Arc<Persistence>,
+    /// Seals and opens their tokens.
+    pub(crate) tokens: Tokens,
+}
+
+impl Sessions {
+    /// None without a key, as no token could be read or made.
+    fn new(persistence: &Arc<Persistence>, keys: &[SessionKey]) -> Option<Arc<Self>> {
+        Some(Arc::new(Self {
+            persistence: Arc::clone(persistence),
+            tokens: Tokens::new(keys)?,
+        }))
+    }
 }
 
 /// A backend of a rule.

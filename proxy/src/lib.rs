@@ -24,7 +24,6 @@ mod idle;
 mod inbound;
 pub mod limits;
 mod metrics;
-mod named;
 mod other_end;
 mod outbound;
 mod outside;

@@ -17,14 +17,14 @@ use crate::process;
 /// Shows the rules of a Service in the order of matching, and what each got in the last minute.
 ///
 /// The first rule whose TAKES holds takes the request; a request that none takes gets 404. GOES TO has the
-/// backends with their shares, and why one gets nothing: BackendNotFound, no endpoint, or another Service that
-/// takes over. DOES has the filters, and the session that comes before the shares. A rule with several
+/// backends with their shares, and why one gets nothing: BackendNotFound, no endpoint, or another Service
+/// that takes over. DOES has the filters, and the session that comes before the shares. A rule with several
 /// conditions has a row for each, as others may come between; the counts are of the rule as a whole, over all
 /// Services that its route is attached to, and stand in its first row. P50 and P99 are estimates from the
 /// buckets of weft_request_duration_seconds.
 ///
-/// It asks one sidecar: others may have more or fewer requests, and routes of a namespace for its own callers.
-/// `weft explain` tells which rule takes a certain request.
+/// It asks one sidecar: others may have more or fewer requests, and routes of a namespace for its own
+/// callers. `weft explain` tells which rule takes a certain request.
 #[derive(Debug, Args)]
 #[command(
     after_help = "weft routes orders --state-dir /var/lib/weft      the rules of orders, all ports\n\

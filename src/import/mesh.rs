@@ -306,7 +306,7 @@ impl Mesh {
         subset: &str,
         output: &mut Output,
     ) -> ServiceKey {
-        let own = format!("{name}-{subset}").to_ascii_lowercase();
+        let own = format!("{name}-{}", subset.replace('.', "-")).to_ascii_lowercase();
         let key = (namespace.clone(), own.clone());
         if !output.has("Service", namespace, &own) && !self.knows(&key) {
             let ports = self.ports(&(namespace.clone(), name.clone()));

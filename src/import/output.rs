@@ -185,14 +185,12 @@ impl Output {
 
     /// The documents that `weft validate` refuses, each reported.
     fn refused(&mut self, documents: &[Json]) -> BTreeSet<String> {
-        let texts = documents
-            .iter()
-            .map(|one| yaml::to_string(one).unwrap_or_default());
-        let texts: Vec<String> = texts.collect();
-        let parsed = parse(&[SourceFile {
-            name: "the result".into(),
-            text: texts.join("---\n"),
-        }]);
+        // One file each, so that a document that cannot even be named is found by its file.
+        let files = documents.iter().map(|document| SourceFile {
+            name: name_of(document),
+            text: yaml::to_string(document).unwrap_or_default(),
+        });
+        let parsed = parse(&files.collect::<Vec<_>>());
         let mut set = Set::default();
         for resource in parsed.resources.clone() {
             set.insert(resource);
@@ -204,10 +202,11 @@ impl Output {
             if finding.severity != Severity::Error {
                 continue;
             }
-            refused.extend(finding.resource.clone());
+            let name = finding.file.clone().or_else(|| finding.resource.clone());
+            refused.extend(name.clone());
             self.findings.push(Finding {
                 message: format!("left out, as weft refuses it: {}", finding.message),
-                file: finding.resource.clone(),
+                file: name,
                 position: None,
                 ..finding
             });

@@ -1,10 +1,10 @@
-//! Sessions of a route's rule (Gateway API, GEP-1619): what a rule says of them, the keys of their tokens, and
-//! the tokens. Pure: time and random bytes are arguments.
+//! Sessions of a route's rule (Gateway API, GEP-1619): what a rule says of them, the keys of their tokens,
+//! and the tokens. Pure: time and random bytes are arguments.
 //!
 //! A token names the endpoint that a client's requests go to. It is sealed (AES-256-GCM-SIV, RFC 8452) with a
-//! key of the rule, so that a client learns nothing from it and can make none, and a token of one rule is none
-//! of another. Every sidecar that may call the Service has that key; the config service derives it from a
-//! secret that it keeps (`crate::compile::sessions`), so the secrets of other rules stay unknown to it.
+//! key of the rule, so that a client learns nothing from it and can make none, and a token of one rule is
+//! none of another. Every sidecar that may call the Service has that key; the config service derives it from
+//! a secret that it keeps (`crate::compile::sessions`), so the secrets of other rules stay unknown to it.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -76,7 +76,7 @@ fn the_examples_of_traffic_policies_are_valid() {
         .map(|rest| rest.split("```").next().unwrap())
         .filter(|text| text.starts_with("apiVersion"))
         .collect();
-    assert_eq!(examples.len(), 2);
+    assert_eq!(examples.len(), 3);
     for example in examples {
         valid(&format!("{example}{orders}"));
     }

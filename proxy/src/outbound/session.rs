@@ -3,8 +3,8 @@
 //!
 //! The order: a rule takes the request, then its session names the endpoint, whatever the weight of that
 //! backend, and only without one do weights and balancing decide. A session ends with its endpoint: one that
-//! is gone, out of rotation or failed the request is followed by another, and by a new token. The token passes
-//! to the application like every cookie and header, as no byte of these is the mesh's to change.
+//! is gone, out of rotation or failed the request is followed by another, and by a new token. The token
+//! passes to the application like every cookie and header, as no byte of these is the mesh's to change.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,34 +12,14 @@ use std::time::Instant;
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use rand::{Rng, RngExt as _};
-use weft_config::table::{
-    Backend, Carrier, Persistence, SessionKey, SessionToken, TokenFault, Tokens,
-};
+use weft_config::table::{Backend, Carrier, Persistence, SessionToken, TokenFault};
 
 use super::pick::takes;
-use crate::cluster::{Cluster, Flight};
-use crate::directory::{Led, Rule};
+use crate::cluster::{Cluster, Flight, name_of};
+use crate::directory::{Led, Rule, Sessions};
 use crate::limits;
-use crate::named::name_of;
 use crate::resilience::destination::{Counts, Event};
 use crate::resilience::standing::Standing;
-
-/// The sessions of a rule.
-#[derive(Debug)]
-pub(crate) struct Sessions {
-    persistence: Arc<Persistence>,
-    tokens: Tokens,
-}
-
-impl Sessions {
-    /// None without a key, as no token could be read or made.
-    pub(crate) fn new(persistence: &Arc<Persistence>, keys: &[SessionKey]) -> Option<Arc<Self>> {
-        Some(Arc::new(Self {
-            persistence: Arc::clone(persistence),
-            tokens: Tokens::new(keys)?,
-        }))
-    }
-}
 
 /// The endpoint that a session names.
 pub(crate) struct Seat {
@@ -240,7 +220,7 @@ mod tests {
     use http::Request;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
-    use weft_config::table::{self, FieldName, Table};
+    use weft_config::table::{self, FieldName, SessionKey, Table};
 
     use super::*;
     use crate::directory::{Directory, Port, tests as fixture};

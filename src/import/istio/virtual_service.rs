@@ -1,8 +1,8 @@
 //! VirtualService of Istio, as HTTPRoute and TCPRoute.
 //!
 //! Istio asks its rules in the order of the list, Gateway API the most specific first: where that differs, it
-//! is a finding. A rule whose conditions cannot be said is left out, and one that would lead elsewhere without
-//! what cannot be said keeps its conditions and has no backend, so it answers 500.
+//! is a finding. A rule whose conditions cannot be said is left out, and one that would lead elsewhere
+//! without what cannot be said keeps its conditions and has no backend, so it answers 500.
 
 use serde_json::{Value as Json, json};
 

@@ -126,8 +126,8 @@ fn account(at: &Place<'_>, namespace: &str, output: &Output) -> Option<String> {
     identity(&namespace, &text("name")?, output)
 }
 
-/// Adds the identities of a name of Linkerd, as `frontend.shop.serviceaccount.identity.linkerd.cluster.local`.
-/// `true` if it is every identity.
+/// Adds the identities of a name of Linkerd, as
+/// `frontend.shop.serviceaccount.identity.linkerd.cluster.local`. `true` if it is every identity.
 fn named(
     document: &Document<'_>,
     at: &Place<'_>,

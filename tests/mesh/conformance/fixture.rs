@@ -102,6 +102,7 @@ impl Fixture {
     pub(super) fn restart_client(&mut self) {
         self.client.process.kill();
         self.client.restart();
+        self.client.wait_ready();
         self.client.wait_endpoints("echo:80", 2);
     }
 

@@ -138,9 +138,9 @@ catalogue! {
     MIRRORED = Counter("weft_mirrored_total", Things).by(OF_DESTINATION, &[
         Label::one_of("result", &["answered", "failed", "crowded", "body"])
     ]);
-    /// Requests of sessions (sessionPersistence of a route), by the service that was addressed: a session began,
-    /// and the client got its token; the endpoint of the client's session took the request; that endpoint is
-    /// gone, was out of rotation, or did not answer, so that another took it.
+    /// Requests of sessions (sessionPersistence of a route), by the service that was addressed: a session
+    /// began, and the client got its token; the endpoint of the client's session took the request; that
+    /// endpoint is gone, was out of rotation, or did not answer, so that another took it.
     SESSIONS = Counter("weft_sessions_total", Things).by(OF_DESTINATION, &[
         Label::one_of("result", &["started", "kept", "moved_gone", "moved_out", "moved_failed"])
     ]);

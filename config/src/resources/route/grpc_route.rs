@@ -54,8 +54,8 @@ pub struct GrpcRouteRule {
     #[schemars(extend("x-range" = up_to(limits::BACKENDS_PER_RULE_MAX)))]
     pub backend_refs: Vec<BackendRef>,
     /// How the calls of a client come to one endpoint, whatever the weights say: the same fields as in an
-    /// [HTTPRoute](HTTPRoute.md#fields). Cookies and headers are metadata here. Without it, each call goes its
-    /// own way.
+    /// [HTTPRoute](HTTPRoute.md#fields). Cookies and headers are metadata here. Without it, each call goes
+    /// its own way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<super::backends::Map>")]
     pub session_persistence: Option<SessionPersistenceSpec>,
