@@ -139,7 +139,7 @@ fn a_kind_that_is_not_supported_yet_is_refused_by_name() {
         check(text),
         ["mesh.yaml:2: kind: kind TLSRoute is not supported yet; \
           supported kinds are MeshConfig, Service, HTTPRoute, GRPCRoute, TCPRoute, ReferenceGrant, \
-          AuthorizationPolicy, TrafficPolicy"]
+          AuthorizationPolicy, TrafficPolicy, Workload"]
     );
 }
 
