@@ -122,7 +122,7 @@ mod tests {
     use std::pin::Pin;
     use std::sync::Mutex;
 
-    use weft_config::client::Registration;
+    use weft_config::client::{Health, Registration};
     use weft_config::table::{Revision, ServiceName};
 
     use weft_transport::locks::lock;
@@ -141,7 +141,7 @@ mod tests {
         fn tables(&self) -> watch::Receiver<Option<Arc<Table>>> {
             self.tables.subscribe()
         }
-        fn set_health(&self, _: &ServiceName, _: u16, _: bool) {}
+        fn set_health(&self, _: &ServiceName, _: u16, _: Health) {}
         fn is_healthy(&self, _: &ServiceName, _: u16) -> bool {
             false
         }
