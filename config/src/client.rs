@@ -19,7 +19,7 @@ mod status;
 mod take;
 
 pub use handle::SubscriptionHandle;
-pub use status::{Registration, SubscriptionSettings, SubscriptionStatus};
+pub use status::{Health, Registration, SubscriptionSettings, SubscriptionStatus};
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -172,7 +172,12 @@ impl Subscription {
         let served = settings.inbound.iter();
         let served = served.map(|(one, details)| {
             let (healthy, details) = (healthy(one), details.clone());
-            (one.clone(), Served { healthy, details })
+            let served = Served {
+                healthy,
+                details,
+                problem: String::new(),
+            };
+            (one.clone(), served)
         });
         let state = State::new(cached.clone(), served.collect());
         let instance = takes_over.map_or_else(

@@ -179,8 +179,8 @@ pub const NAMES_PER_IDENTITY_MAX: usize = 65_536;
 /// kinds.
 pub const SCOPES_MAX: usize = 4_096;
 
-/// The weight of an endpoint, in percent of an ordinary share. The range is one of what is useful: an endpoint
-/// with a thousandth of the requests of another need not exist.
+/// The weight of an endpoint, in percent of an ordinary share. The range is one of what is useful: an
+/// endpoint with a thousandth of the requests of another need not exist.
 pub const ENDPOINT_WEIGHT: RangeInclusive<u16> = 1..=1000;
 
 /// Labels of an endpoint. Every caller's table has them, so they are few.
@@ -215,6 +215,9 @@ pub const FEATURES_MAX: usize = 256;
 
 /// Characters of a version, of an instance name, or of the name of a feature.
 pub const INSTANCE_LENGTH_MAX: usize = 64;
+
+/// Characters that are kept of a sidecar's reason to take an application for unhealthy: one line.
+pub const PROBLEM_LENGTH_MAX: usize = 256;
 
 /// Characters that are kept of a sidecar's reason to refuse a table.
 pub const REFUSAL_LENGTH_MAX: usize = 1_024;

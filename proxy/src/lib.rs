@@ -41,6 +41,7 @@ mod worker;
 pub use admin::server::Endpoint as AdminEndpoint;
 pub use early::answer_while_waiting;
 pub use failure::{Failure, Reason};
+pub use health::{ask_health, health_question};
 pub use outbound::explain;
 #[cfg(feature = "testing")]
 pub use run::start_in_memory;

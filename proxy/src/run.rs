@@ -23,7 +23,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weft_config::client::Registration;
+use weft_config::client::{Health, Registration};
 use weft_config::settings::{OutboundTarget, ProxySettings};
 use weft_config::table::{NameError, Revision, ServiceName, Table};
 use weft_transport::credentials::Credentials;
@@ -43,7 +43,7 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// The table, whole, each time it changes.
     fn tables(&self) -> watch::Receiver<Option<Arc<Table>>>;
     /// Tells whether the application behind a service is healthy. A service is registered only while it is.
-    fn set_health(&self, service: &ServiceName, port: u16, healthy: bool);
+    fn set_health(&self, service: &ServiceName, port: u16, health: Health);
     /// What was told last, by this process or the one that it took over from.
     fn is_healthy(&self, service: &ServiceName, port: u16) -> bool;
     /// Reports that a revision is in force, or why it is not.
@@ -65,8 +65,8 @@ impl ControlPlane for weft_config::client::SubscriptionHandle {
         Self::tables(self)
     }
 
-    fn set_health(&self, service: &ServiceName, port: u16, healthy: bool) {
-        Self::set_health(self, service, port, healthy);
+    fn set_health(&self, service: &ServiceName, port: u16, health: Health) {
+        Self::set_health(self, service, port, health);
     }
 
     fn is_healthy(&self, service: &ServiceName, port: u16) -> bool {

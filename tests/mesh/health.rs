@@ -30,8 +30,11 @@ fn until_endpoints(sidecar: &Sidecar, count: usize) -> Duration {
     began.elapsed()
 }
 
-/// How an application answers its health check.
-const ANSWERS: [(&str, fn(&mut dyn Write) -> io::Result<bool>, &str); 7] = [
+/// Writes an answer, and says whether the connection goes on.
+type Answering = fn(&mut dyn Write) -> io::Result<bool>;
+
+/// How an application answers its health check, and what the sidecar says of that.
+const ANSWERS: [(&str, Answering, &str); 7] = [
     (
         "503",
         |out| {
@@ -141,6 +144,13 @@ fn an_application_that_fails_its_check_in_any_way_is_out_in_time_and_said_why() 
             let shown = mesh.weft(&["endpoints", "orders", "--admin", &at]).ok();
             shown.contains("http /healthz at") && shown.contains(why) && shown.contains(" out ")
         });
+        let listed = mesh.get("sidecars");
+        let mut sidecars = listed.as_array().unwrap().iter();
+        let told = |one: &serde_json::Value| one["problems"]["orders.shop:80"].to_string();
+        assert!(
+            sidecars.any(|one| told(one).contains(why)),
+            "{name}: {listed}"
+        );
         mode.store(usize::MAX, Ordering::Relaxed);
         shop.wait_endpoints("orders:80", 1);
         assert_eq!(get(shop.listener("orders:80"), "/").unwrap().status, 200);

@@ -101,7 +101,7 @@ fn a_workload_makes_a_peer_reachable_that_is_not_registered_and_only_as_the_iden
     mesh.apply(&workload(&at, "other"));
     eventually("the peer is refused", || {
         let response = get(address, "/").unwrap();
-        response.status == 502 && response.text().contains("identity")
+        response.status == 502 && response.text().contains("proved to be")
     });
     let after = origin.requests().len();
     assert_eq!(get(address, "/").unwrap().status, 502);

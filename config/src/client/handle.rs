@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{Registration, Shared, SubscriptionStatus};
+use super::{Health, Registration, Shared, SubscriptionStatus};
 use crate::table::{Revision, ServiceName, Table};
 
 /// The data path's side. Clones are cheap.
@@ -27,8 +27,8 @@ impl SubscriptionHandle {
 
     /// Whether the application behind a service is healthy. It counts as unhealthy until the first
     /// report.
-    pub fn set_health(&self, service: &ServiceName, port: u16, healthy: bool) {
-        if self.shared.lock().set_health(service, port, healthy) {
+    pub fn set_health(&self, service: &ServiceName, port: u16, health: impl Into<Health>) {
+        if self.shared.lock().set_health(service, port, health.into()) {
             self.shared.changed.notify_one();
         }
     }

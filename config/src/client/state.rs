@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::SubscriptionStatus;
 use super::held::{HeldTables, Outcome};
+use super::{Health, SubscriptionStatus};
 use crate::limits;
 use crate::proto;
 use crate::table::{Details, Revision, ServiceName, Table};
@@ -33,6 +33,8 @@ pub(crate) struct State {
 pub(crate) struct Served {
     pub(crate) healthy: bool,
     pub(crate) details: Details,
+    /// Why it is not healthy, for operators.
+    pub(crate) problem: String,
 }
 
 /// How the last good table compares with its file.
@@ -127,15 +129,18 @@ impl State {
         self.disk.is_old |= self.held.good().is_some();
     }
 
-    /// Whether an application is healthy; true if that is a change.
-    pub(super) fn set_health(
-        &mut self,
-        service: &ServiceName,
-        port: u16,
-        is_healthy: bool,
-    ) -> bool {
-        let known = self.served.get_mut(&(service.clone(), port));
-        known.is_some_and(|known| std::mem::replace(&mut known.healthy, is_healthy) != is_healthy)
+    /// Whether an application is healthy; true if that is a change. Another problem of one that is not is
+    /// told with the next renewal.
+    pub(super) fn set_health(&mut self, service: &ServiceName, port: u16, health: Health) -> bool {
+        let Some(known) = self.served.get_mut(&(service.clone(), port)) else {
+            return false;
+        };
+        let is_healthy = health == Health::Good;
+        known.problem = match health {
+            Health::Good => String::new(),
+            Health::Bad(problem) => problem.chars().take(limits::PROBLEM_LENGTH_MAX).collect(),
+        };
+        std::mem::replace(&mut known.healthy, is_healthy) != is_healthy
     }
 
     /// Whether an application was reported as healthy.
@@ -161,6 +166,7 @@ impl State {
                 healthy: one.healthy,
                 weight: proto::weight(&one.details),
                 metadata: proto::metadata(&one.details),
+                problem: one.problem.clone(),
             });
         proto::Report {
             inbound: inbound.collect(),

@@ -45,6 +45,24 @@ pub struct Registration {
     pub healthy: Vec<(ServiceName, u16)>,
 }
 
+/// Whether the application behind a service is able to serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It is.
+    Good,
+    /// It is not; why, in words for operators, or nothing.
+    Bad(String),
+}
+
+impl From<bool> for Health {
+    fn from(healthy: bool) -> Self {
+        match healthy {
+            true => Self::Good,
+            false => Self::Bad(String::new()),
+        }
+    }
+}
+
 /// How the subscription is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SubscriptionStatus {

@@ -21,13 +21,15 @@ pub(super) struct Reported {
     pub(super) healthy: bool,
     /// What the sidecar says of itself there.
     pub(super) details: Details,
+    /// Why the application is not healthy, if the sidecar says so.
+    pub(super) problem: String,
 }
 
 impl From<bool> for Reported {
     fn from(healthy: bool) -> Self {
         Self {
             healthy,
-            details: Details::default(),
+            ..Self::default()
         }
     }
 }

@@ -401,6 +401,11 @@ fn inbound(report: proto::Report) -> Result<Inbound, Status> {
             let reported = Reported {
                 healthy: one.healthy,
                 details: details.map_err(|error| invalid(&error))?,
+                problem: one
+                    .problem
+                    .chars()
+                    .take(limits::PROBLEM_LENGTH_MAX)
+                    .collect(),
             };
             Ok(((service, port), reported))
         })

@@ -140,7 +140,7 @@ fn a_kind_that_is_not_supported_yet_is_refused_by_name() {
         check(text),
         ["mesh.yaml:2: kind: kind UDPRoute is not supported yet; \
           supported kinds are MeshConfig, Service, ExternalService, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, ReferenceGrant, \
-          AuthorizationPolicy, TrafficPolicy"]
+          AuthorizationPolicy, TrafficPolicy, Workload"]
     );
 }
 

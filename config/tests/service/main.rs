@@ -14,9 +14,10 @@ mod raw;
 mod world;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
-use weft_config::client::{Subscription, SubscriptionSettings};
+use weft_config::client::{Health, Subscription, SubscriptionSettings};
 use weft_config::operator::{ChangeOptions, Operator, OperatorError};
 use weft_config::resources::Kind;
 use weft_config::server::{ConfigServeSettings, ConfigServer, ServeError, backup, restore};
@@ -575,4 +576,30 @@ async fn what_a_sidecar_says_of_itself_reaches_callers_and_follows_its_restart()
         orders.stop().await;
         frontend.table(|table| endpoints(table).is_empty()).await;
     }
+}
+
+#[tokio::test]
+async fn operators_are_told_why_an_application_is_not_healthy_in_a_bounded_line() {
+    let world = World::start().await;
+    let mut operator = world.operator("anna").await;
+    let orders = world.sidecar("orders", &[], &["orders.shop"]);
+    let _acknowledging = orders.acknowledge_everything();
+    apply(&mut operator, MESH).await;
+    orders.handle.set_health(&name("orders.shop"), 80, true);
+    let why = Health::Bad(format!("http /healthz: {}", "x".repeat(10_000)));
+    orders.handle.set_health(&name("orders.shop"), 80, why);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let problem = loop {
+        let listed = operator.sidecars().await.unwrap();
+        let problem = listed[0].problems.get("orders.shop:80").cloned();
+        if problem.is_some() || tokio::time::Instant::now() > deadline {
+            break problem.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert!(
+        problem.starts_with("its application is not healthy: http /healthz: xxx"),
+        "{problem}"
+    );
+    assert!(problem.chars().count() < 300);
 }

@@ -7,11 +7,7 @@ use std::sync::OnceLock;
 
 use weft_config::table::EndpointName;
 
-<<<<<<< HEAD:proxy/src/named.rs
-use crate::cluster::{Endpoint, Place};
-=======
-use super::Endpoint;
->>>>>>> w-session:proxy/src/cluster/named.rs
+use super::{Endpoint, Place};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]

@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 use weft_config::settings::{HealthCheck, LocalAddress, Question};
 
-use super::grpc::{self, Serving};
+use super::grpc::{self, Answer};
 use crate::limits;
 use crate::resilience::retry;
 use crate::stream::{ApplicationStream, close};
@@ -42,7 +42,7 @@ pub(crate) enum Failed {
     GrpcStatus(u8),
     /// By its own word.
     #[error("answered that it does not serve ({0:?})")]
-    NotServing(Serving),
+    NotServing(Answer),
     /// What came is no answer, or broke off.
     #[error("gave no answer that can be understood: {0}")]
     Broken(String),
@@ -209,7 +209,7 @@ fn judge(message: &[u8], head: &HeaderMap, trailers: Option<&HeaderMap>) -> Resu
     match code.or_else(|| retry::grpc_code(head)) {
         None => Err(Failed::Broken("it has no grpc-status".to_owned())),
         Some(0) => match grpc::answer(message) {
-            Some(Serving::Serving) => Ok(()),
+            Some(Answer::Serving) => Ok(()),
             Some(other) => Err(Failed::NotServing(other)),
             None => Err(Failed::Broken("it is no HealthCheckResponse".to_owned())),
         },

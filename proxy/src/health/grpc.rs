@@ -3,7 +3,7 @@
 
 /// What a server says of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Serving {
+pub(super) enum Answer {
     /// It serves it.
     Serving,
     /// It does not at present.
@@ -42,7 +42,7 @@ pub(super) fn request(service: &str) -> Vec<u8> {
 }
 
 /// What the one message of an answer says; none if it is not one.
-pub(super) fn answer(bytes: &[u8]) -> Option<Serving> {
+pub(super) fn answer(bytes: &[u8]) -> Option<Answer> {
     let (prefix, mut message) = bytes.split_at_checked(PREFIX_LENGTH)?;
     let length = u32::from_be_bytes(prefix[1..].try_into().ok()?);
     if prefix[0] != 0 || usize::try_from(length).ok()? != message.len() {
@@ -69,10 +69,10 @@ pub(super) fn answer(bytes: &[u8]) -> Option<Serving> {
         }
     }
     Some(match status {
-        1 => Serving::Serving,
-        2 => Serving::NotServing,
-        3 => Serving::ServiceUnknown,
-        _ => Serving::Unknown,
+        1 => Answer::Serving,
+        2 => Answer::NotServing,
+        3 => Answer::ServiceUnknown,
+        _ => Answer::Unknown,
     })
 }
 

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use weft_config::client::Health as Told;
 use weft_config::settings::{HealthCheck, Question};
 use weft_transport::locks::lock;
 use weft_transport::metrics::{APPLICATION_CHECKS, APPLICATION_HEALTHY, Sample};
@@ -83,17 +84,8 @@ impl ShownHealth {
         samples
     }
 
-    /// What the application is asked, and where.
     fn question(&self) -> String {
-        let HealthCheck {
-            address, question, ..
-        } = &self.check;
-        match question {
-            Question::Tcp => format!("tcp {address}"),
-            Question::Http { path, .. } => format!("http {path} at {address}"),
-            Question::Grpc { service } if service.is_empty() => format!("grpc at {address}"),
-            Question::Grpc { service } => format!("grpc {service} at {address}"),
-        }
+        health_question(&self.check)
     }
 
     fn count(&self, result: &Result<(), Failed>) {
@@ -117,6 +109,28 @@ impl ShownHealth {
     }
 }
 
+/// What a health check asks an application, and where.
+pub fn health_question(check: &HealthCheck) -> String {
+    let HealthCheck {
+        address, question, ..
+    } = check;
+    match question {
+        Question::Tcp => format!("tcp {address}"),
+        Question::Http { path, .. } => format!("http {path} at {address}"),
+        Question::Grpc { service } if service.is_empty() => format!("grpc at {address}"),
+        Question::Grpc { service } => format!("grpc {service} at {address}"),
+    }
+}
+
+/// Asks an application once, as a running sidecar does.
+///
+/// # Errors
+/// How it failed, in words for operators.
+pub async fn ask_health(check: &HealthCheck) -> Result<(), String> {
+    let asked = check::check(check).await;
+    asked.map_err(|failed| failed.to_string())
+}
+
 /// Asks every served application until the drain begins. The drain withdraws all registrations.
 pub(crate) async fn watch(
     shared: Arc<Shared>,
@@ -136,7 +150,7 @@ pub(crate) async fn watch(
     draining.cancelled().await;
     probes.shutdown().await;
     for service in shared.served.iter() {
-        control.set_health(&service.name, service.port, false);
+        control.set_health(&service.name, service.port, false.into());
     }
 }
 
@@ -160,9 +174,19 @@ async fn ask(
         health.show(state.standing(), failed.clone(), now);
         if let Some(standing) = change {
             tell(&service, standing, failed.as_deref());
-            control.set_health(&service.name, service.port, standing == Standing::In);
-        } else if let Some(reason) = failed {
+        } else if let Some(reason) = &failed {
             tracing::debug!(service = %service.label, check = health.question(), reason, "a health check failed");
+        }
+        let told = match (state.standing(), failed) {
+            (Standing::In, _) => Some(Told::Good),
+            (Standing::Starting | Standing::Out, Some(reason)) => {
+                Some(Told::Bad(format!("{}: {reason}", health.question())))
+            }
+            // It passes, and not often enough yet.
+            (Standing::Starting | Standing::Out, None) => None,
+        };
+        if let Some(told) = told {
+            control.set_health(&service.name, service.port, told);
         }
         tokio::time::sleep(state.pause(&health.check)).await;
     }

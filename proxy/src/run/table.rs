@@ -137,7 +137,7 @@ mod tests {
     use std::pin::Pin;
     use std::sync::Mutex;
 
-    use weft_config::client::Registration;
+    use weft_config::client::{Health, Registration};
     use weft_config::table::{Authorization, Default as Decided, Revision};
 
     use weft_transport::locks::lock;
@@ -157,7 +157,7 @@ mod tests {
         fn tables(&self) -> watch::Receiver<Option<Arc<Table>>> {
             self.tables.subscribe()
         }
-        fn set_health(&self, _: &ServiceName, _: u16, _: bool) {}
+        fn set_health(&self, _: &ServiceName, _: u16, _: Health) {}
         fn is_healthy(&self, _: &ServiceName, _: u16) -> bool {
             false
         }

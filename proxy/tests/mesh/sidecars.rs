@@ -13,7 +13,7 @@ use rcgen::{
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use weft_config::client::Registration;
+use weft_config::client::{Health, Registration};
 use weft_config::settings::{
     AccessLog, AdminChanges, Concurrency, Drain, HealthCheck, Inbound, InboundService,
     LocalAddress, OutboundListener, OutboundTarget, ProxyAdmin, ProxySettings, Timeouts,
@@ -72,7 +72,7 @@ impl ControlPlane for Control {
     fn tables(&self) -> watch::Receiver<Option<Arc<Table>>> {
         self.tables.subscribe()
     }
-    fn set_health(&self, _: &ServiceName, _: u16, _: bool) {}
+    fn set_health(&self, _: &ServiceName, _: u16, _: Health) {}
 
     fn is_healthy(&self, _: &ServiceName, _: u16) -> bool {
         false

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::sys::resource::{Resource, getrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use weft_ca::agent::saved_ca_addresses;
 use weft_config::client::saved_table;
 use weft_config::settings::{HostPort, LocalAddress, ProxySettings};
@@ -315,21 +315,10 @@ async fn applications(settings: &ProxySettings) -> Vec<Application> {
         .iter()
         .flat_map(|inbound| &inbound.services)
     {
-        let connect = async {
-            match &service.application {
-                LocalAddress::Tcp(address) => TcpStream::connect(address).await.map(drop),
-                LocalAddress::Unix(path) => UnixStream::connect(path).await.map(drop),
-            }
-        };
-        let accepts =
-            match tokio::time::timeout(settings.timeouts.application_connect, connect).await {
-                Ok(result) => result.map_err(|error| error.to_string()),
-                Err(_) => Err("does not accept in time".to_owned()),
-            };
         found.push(Application {
             service: format!("{}:{}", service.service, service.port),
-            address: service.application.to_string(),
-            accepts,
+            asked: weft_proxy::health_question(&service.health),
+            answered: weft_proxy::ask_health(&service.health).await,
         });
     }
     found

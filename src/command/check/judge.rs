@@ -108,8 +108,10 @@ pub struct SvidFact {
 #[derive(Debug)]
 pub struct Application {
     pub service: String,
-    pub address: String,
-    pub accepts: Result<(), String>,
+    /// The question of its health check, and where.
+    pub asked: String,
+    /// How it failed, if it did.
+    pub answered: Result<(), String>,
 }
 
 /// One line of the report.
@@ -319,18 +321,14 @@ fn judge_port(port: &Port, life: Life) -> Finding {
 
 fn judge_application(application: &Application) -> Finding {
     let check = format!("application of {}", application.service);
-    match &application.accepts {
-        Ok(()) => finding(
-            check,
-            Verdict::Ok,
-            format!("{} accepts", application.address),
-            "",
-        ),
+    let asked = &application.asked;
+    match &application.answered {
+        Ok(()) => finding(check, Verdict::Ok, format!("{asked}: healthy"), ""),
         Err(error) => finding(
             check,
             Verdict::Fail,
-            format!("{}: {error}", application.address),
-            "start it, or correct its address; until then the sidecar does not announce the service",
+            format!("{asked}: {error}"),
+            "start it, or correct its address or its health check; until then the sidecar does not announce the service",
         ),
     }
 }

@@ -98,6 +98,19 @@ fn problems<'a>(
     sidecar.inbound.keys().filter_map(of).collect()
 }
 
+/// `orders.shop:80` and what its application fails. A registration that does not hold for another reason
+/// overrides it.
+fn unhealthy(sidecar: &Sidecar) -> impl Iterator<Item = (String, String)> {
+    let unhealthy = sidecar
+        .inbound
+        .iter()
+        .filter(|(_, said)| !said.healthy && !said.problem.is_empty());
+    unhealthy.map(|((service, port), said)| {
+        let why = format!("its application is not healthy: {}", said.problem);
+        (format!("{service}:{port}"), why)
+    })
+}
+
 fn info(inner: &Inner, workload: &Workload, sidecar: &Sidecar) -> SidecarInfo {
     let about = &sidecar.about;
     let expiry = jiff::Timestamp::try_from(about.not_after);
@@ -115,7 +128,9 @@ fn info(inner: &Inner, workload: &Workload, sidecar: &Sidecar) -> SidecarInfo {
             .serves(workload, &inner.in_force.plan)
             .map(|((service, port), said)| (format!("{service}:{port}"), said.healthy))
             .collect(),
-        problems: problems(inner, workload, sidecar).into_iter().collect(),
+        problems: unhealthy(sidecar)
+            .chain(problems(inner, workload, sidecar))
+            .collect(),
         revision: sidecar.acknowledged.clone(),
         refusal: refused.map(|(_, reason)| reason.clone()),
         features: about.features.names().map(str::to_owned).collect(),

@@ -20,10 +20,10 @@ fn an_answer_of_any_bytes_is_read_as_its_plain_form_or_refused() {
             return "refused".to_owned();
         };
         let status = match serving {
-            Serving::Unknown => 0,
-            Serving::Serving => 1,
-            Serving::NotServing => 2,
-            Serving::ServiceUnknown => 3,
+            Answer::Unknown => 0,
+            Answer::Serving => 1,
+            Answer::NotServing => 2,
+            Answer::ServiceUnknown => 3,
         };
         assert_eq!(answer(&written(status)), Some(serving));
         // No cut of it is an answer, as the length says what is missing.
@@ -37,13 +37,13 @@ fn an_answer_of_any_bytes_is_read_as_its_plain_form_or_refused() {
 
 #[test]
 fn the_answers_of_servers_are_read() {
-    assert_eq!(answer(&[0, 0, 0, 0, 2, 8, 1]), Some(Serving::Serving));
-    assert_eq!(answer(&[0, 0, 0, 0, 2, 8, 2]), Some(Serving::NotServing));
-    assert_eq!(answer(&[0, 0, 0, 0, 0]), Some(Serving::Unknown));
+    assert_eq!(answer(&[0, 0, 0, 0, 2, 8, 1]), Some(Answer::Serving));
+    assert_eq!(answer(&[0, 0, 0, 0, 2, 8, 2]), Some(Answer::NotServing));
+    assert_eq!(answer(&[0, 0, 0, 0, 0]), Some(Answer::Unknown));
     // A field of a later version, and a state of one.
     let later = [0, 0, 0, 0, 6, 0x12, 2, 9, 9, 8, 1];
-    assert_eq!(answer(&later), Some(Serving::Serving));
-    assert_eq!(answer(&[0, 0, 0, 0, 2, 8, 9]), Some(Serving::Unknown));
+    assert_eq!(answer(&later), Some(Answer::Serving));
+    assert_eq!(answer(&[0, 0, 0, 0, 2, 8, 9]), Some(Answer::Unknown));
     // Compressed, cut, longer than it says, and no protobuf at all.
     for bad in [
         &[1, 0, 0, 0, 2, 8, 1][..],
