@@ -19,7 +19,7 @@ use super::open::Picked;
 use super::route::Route;
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Reason};
-use crate::http::body::AnswerStream;
+use crate::http::answer_stream::AnswerStream;
 use crate::http::fields;
 use crate::http::response;
 use crate::http::upload::Sending;

@@ -20,7 +20,7 @@ use std::{fmt, io};
 use tokio::net::TcpStream;
 use weft_config::table::{External, ExternalTls, ServiceName};
 
-use crate::inbound::application::Application;
+use crate::inbound::application::{Application, Reached};
 use crate::limits;
 use crate::resilience::destination::Counts;
 use crate::resilience::limit::Caller;
@@ -129,8 +129,8 @@ impl Outside {
     /// The connections; made at the first request. `counts` is of the service.
     pub(crate) fn client(&self, worker: &Worker, counts: &Arc<Counts>) -> &Arc<Application> {
         self.client.get_or_init(|| {
-            Arc::new(Application::outside(
-                Arc::clone(&self.way),
+            Arc::new(Application::new(
+                Reached::Outside(Arc::clone(&self.way)),
                 &worker.shared.timeouts,
                 Arc::clone(counts),
                 Arc::clone(&worker.room),
