@@ -8,6 +8,7 @@ pub(crate) mod answer;
 pub(crate) mod answer_stream;
 pub(crate) mod authority;
 pub(crate) mod body;
+pub(crate) mod content;
 pub(crate) mod fields;
 pub(crate) mod path;
 #[cfg(test)]

@@ -15,12 +15,9 @@ pub(crate) mod served;
 mod tunnel;
 
 pub(crate) use declared::declare;
-pub(crate) use request::shape;
-
-#[cfg(test)]
-pub(crate) use declared::declare;
 #[cfg(test)]
 pub(crate) use request::prepare;
+pub(crate) use request::shape;
 pub(crate) use tunnel::tunnel_failure;
 
 use std::future::Future;

@@ -70,3 +70,12 @@ pub const PASSING_NAMES_MAX: usize = 256;
 
 /// Bytes of a name outside of the mesh that the log shows: the longest name of DNS.
 pub const PASSING_LOGGED_BYTES_MAX: usize = 253;
+
+/// Characters of a name of DNS, with its dots (RFC 1035 section 2.3.4: 255 bytes on the wire).
+pub const DNS_NAME_LENGTH_MAX: usize = 255;
+
+/// Pointers of one compressed name. Each leads back, so there is an end; no sound name has more than a few.
+pub const DNS_POINTERS_MAX: usize = 16;
+
+/// Names in a row that stand for others in one answer: as many as resolvers follow.
+pub const DNS_ALIASES_MAX: usize = 8;
