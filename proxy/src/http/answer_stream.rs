@@ -14,6 +14,10 @@ use crate::outside::OutsideBody;
 use crate::transport_failure::stream_failure;
 
 /// The content of an answer, as it comes.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the common one: a box would be one more allocation per request"
+)]
 pub(crate) enum AnswerStream {
     /// From a peer.
     Peer(RecvHalf),
