@@ -248,7 +248,7 @@ fn tls_is_spoken_to_a_server_that_proves_its_name_under_the_root_that_is_named()
 }
 
 #[test]
-fn bytes_of_tcp_leave_over_tls_and_end_when_a_policy_forbids_them() {
+fn bytes_of_tcp_leave_and_end_when_a_policy_forbids_them() {
     let mesh = Mesh::start();
     let far = Origin::raw(mesh.address(), |mut tap| {
         let mut out = tap.try_clone()?;

@@ -72,12 +72,10 @@ pub fn effective(set: &Set, key: &Key) -> Option<Vec<Place>> {
     if let Some(route) = set.route(key) {
         return (!key.kind.is_of_connections()).then(|| of_route(&policies, &route));
     }
-    let service = match key.kind {
-        Kind::Service | Kind::ExternalService => {
-            set.destination(key.kind, &key.namespace, &key.name)?
-        }
-        _ => return None,
-    };
+    if !matches!(key.kind, Kind::Service | Kind::ExternalService) {
+        return None;
+    }
+    let service = set.destination(key.kind, &key.namespace, &key.name)?;
     let has_requests = service
         .ports
         .iter()

@@ -73,13 +73,11 @@ impl Set {
         namespace: &str,
         name: &str,
     ) -> Option<Cow<'_, ServiceSpec>> {
-        match kind {
-            Kind::ExternalService => {
-                let external = self.external(namespace, name)?;
-                Some(Cow::Owned(external.as_service()))
-            }
-            _ => self.service(namespace, name).map(Cow::Borrowed),
+        if kind == Kind::ExternalService {
+            let external = self.external(namespace, name)?;
+            return Some(Cow::Owned(external.as_service()));
         }
+        self.service(namespace, name).map(Cow::Borrowed)
     }
 
     /// All authorization policies.

@@ -14,13 +14,13 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
-use weft_transport::wire::{Reason as Why, RecvHalf, SendError, SendHalf};
+use weft_transport::wire::{Reason as Why, SendError, SendHalf};
 
+use super::answer_stream::{AnswerStream, sent};
 use super::{answer, fields};
 use crate::failure::{Failure, Reason};
 use crate::idle::{Expired, Idle};
 use crate::limits;
-use crate::outside::OutsideBody;
 use crate::record::Record;
 
 /// Why a pump stopped before the end of its body.
@@ -264,58 +264,6 @@ impl Pump {
 /// Moves a request body, if there is one.
 pub(crate) fn poll_pump(pump: &mut Option<Pump>, cx: &mut Context<'_>) -> Result<(), Broken> {
     pump.as_mut().map_or(Ok(()), |pump| pump.poll(cx))
-}
-
-/// The content of an answer, as it comes.
-pub(crate) enum AnswerStream {
-    /// From a peer.
-    Peer(RecvHalf),
-    /// From outside of the mesh.
-    Outside(Box<OutsideBody>),
-    /// None: the bytes of a tunnel that leads out of the mesh pass beside it.
-    None,
-}
-
-impl Body for AnswerStream {
-    type Data = Bytes;
-    type Error = Failure;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        match self.get_mut() {
-            Self::Peer(recv) => Pin::new(recv)
-                .poll_frame(cx)
-                .map_err(|error| crate::transport_failure::stream_failure(&error)),
-            Self::Outside(body) => Pin::new(&mut **body).poll_frame(cx),
-            Self::None => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Peer(recv) => recv.is_end_stream(),
-            Self::Outside(body) => body.is_end_stream(),
-            Self::None => true,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Peer(recv) => recv.size_hint(),
-            Self::Outside(body) => body.size_hint(),
-            Self::None => SizeHint::with_exact(0),
-        }
-    }
-}
-
-/// Bytes of the request that were sent so far, by what sends them.
-fn sent(answer: &AnswerStream, pump: Option<&Pump>) -> Option<u64> {
-    match answer {
-        AnswerStream::Outside(body) => Some(body.sent()),
-        AnswerStream::Peer(_) | AnswerStream::None => pump.map(Pump::moved),
-    }
 }
 
 /// The body of a response to the application.

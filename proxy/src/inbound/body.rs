@@ -16,10 +16,10 @@ use weft_transport::wire::{Reason as Why, ReceiveError, RecvHalf};
 
 use super::pace::Pace;
 use crate::failure::{Failure, Reason};
+use crate::http::content::Content;
 use crate::http::fields;
 use crate::http::upload::{ReplayMemory, Sending, Upload};
 use crate::limits;
-use crate::outbound::Content;
 
 /// A request body as it comes from the peer, or from the own application. Counts the bytes that pass, for the
 /// idle timeout and the log.

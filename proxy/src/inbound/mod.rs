@@ -15,10 +15,9 @@ pub(crate) mod served;
 mod tunnel;
 
 pub(crate) use declared::declare;
-pub(crate) use request::shape;
-
 #[cfg(test)]
 pub(crate) use request::prepare;
+pub(crate) use request::shape;
 pub(crate) use tunnel::tunnel_failure;
 
 use std::future::Future;
@@ -45,7 +44,7 @@ use crate::metrics::{Counted, Decision};
 use crate::resilience::limit::{Ask, Caller, Limits};
 use crate::resilience::overload::classes::Class;
 use crate::worker::Worker;
-use application::Application;
+use application::{Application, Reached};
 use authorise::{Call, Permit, authorise};
 use served::{InFlight, ServedService};
 use weft_transport::locks::lock;
@@ -214,7 +213,7 @@ impl Inbound {
         let served = worker.shared.served.iter();
         let applications = served.map(|service| {
             Arc::new(Application::new(
-                service.application.clone(),
+                Reached::Here(service.application.clone()),
                 &worker.shared.timeouts,
                 Arc::clone(&service.destination.counts),
                 Arc::clone(&worker.room),

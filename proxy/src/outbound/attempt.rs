@@ -13,13 +13,14 @@ use http::{Response, StatusCode};
 use weft_transport::wire::{ReceiveError, ResponseHalf, SendHalf, Unprocessed};
 
 use super::connection::Activity;
-use super::content::Content;
 use super::exchange::Exchange;
 use super::open::{NotOpened, Opened, Picked, open};
 use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
 use crate::http::answer;
-use crate::http::body::{AnswerStream, Broken, Proof, Pump};
+use crate::http::answer_stream::AnswerStream;
+use crate::http::body::{Broken, Proof, Pump};
+use crate::http::content::Content;
 use crate::http::upload::Sending;
 use crate::idle::{Expired, Idle};
 use crate::limits;

@@ -14,7 +14,6 @@ use hyper::body::Incoming;
 use weft_transport::locks::lock;
 
 use super::attempt::{Answered, Failed};
-use super::content::Content;
 use super::filters::cors::Grant;
 use super::filters::mirror::Mirrored;
 use super::open::{Picked, pick_endpoint};
@@ -22,6 +21,7 @@ use super::pick::Criteria;
 use super::route::Route;
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Reason};
+use crate::http::content::Content;
 use crate::http::upload::{Sending, Upload};
 use crate::limits;
 use crate::metrics::Shard;

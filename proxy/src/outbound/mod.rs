@@ -11,7 +11,6 @@ mod attempt;
 #[cfg(test)]
 mod attempt_simulations;
 mod connection;
-mod content;
 mod exchange;
 pub mod explain;
 mod filters;
@@ -22,6 +21,7 @@ mod instead;
 pub(crate) mod intake;
 mod open;
 mod outside;
+pub(crate) mod passing;
 mod pick;
 #[cfg(test)]
 mod pick_simulations;
@@ -57,8 +57,6 @@ use crate::resilience::balance;
 use crate::stream::ApplicationStream;
 use crate::tasks::Tracked;
 use crate::worker::Worker;
-pub(crate) use content::Content;
-
 use connection::{ClientProtocol, Connection, detect, may_be_http};
 use intake::Acceptor;
 use route::Destination;

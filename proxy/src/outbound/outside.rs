@@ -13,17 +13,18 @@ use http::uri::{Authority, Scheme};
 use http::{Method, Request, Response, Uri};
 
 use super::attempt::{Answered, Failed, Upward, read_clock};
-use super::content::Content;
 use super::exchange::Exchange;
 use super::open::Picked;
 use super::route::Route;
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Reason};
-use crate::http::body::AnswerStream;
+use crate::http::answer_stream::AnswerStream;
+use crate::http::content::Content;
 use crate::http::fields;
 use crate::http::response;
 use crate::http::upload::Sending;
 use crate::idle::{Expired, Idle, while_moving};
+use crate::inbound::application::{self, Application};
 use crate::inbound::authorise::{Call, would_allow};
 use crate::inbound::body::{Moved, RequestBody};
 use crate::inbound::{declare, shape};
@@ -64,8 +65,7 @@ impl Exchange {
                 return Err(failed(failure, None, now, 0));
             }
         };
-        let counts = &self.route.cluster.destination.counts;
-        let client = outside.client(&self.worker, counts);
+        let client = self.client_of(&outside);
         let body = RequestBody::own(body, Arc::clone(&moved));
         let mut outgoing = client.outgoing(Request::from_parts(head, body));
         picked.flight.sent(now);
@@ -106,10 +106,16 @@ impl Exchange {
         Err(failed(failure, verdict.cause, at, sent))
     }
 
+    fn client_of<'o>(&self, outside: &'o Outside) -> &'o Arc<Application> {
+        let worker = &self.worker;
+        let counts = &self.route.cluster.destination.counts;
+        outside.client(&worker.shared.timeouts, counts, &worker.room, &worker.tasks)
+    }
+
     /// Checks a head from outside, as one of an application, and judges it.
     fn answered_outside(
         &self,
-        mut answered: crate::inbound::application::Answered,
+        mut answered: application::Answered,
         moved: Arc<Moved>,
         mut picked: Picked,
         clock: &Clock,
@@ -150,8 +156,7 @@ impl Exchange {
         clock: &Clock,
         parts: &mut Attempt,
     ) -> Result<Answered, Failed> {
-        let counts = &self.route.cluster.destination.counts;
-        let client = outside.client(&self.worker, counts);
+        let client = self.client_of(outside);
         let end = clock.end_or_never(picked.flight.began());
         let linked = tokio::time::timeout_at(end.into(), client.link(Speaks::Bytes)).await;
         let at = read_clock();

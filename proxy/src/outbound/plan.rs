@@ -17,6 +17,7 @@ use super::exchange::{Carries, Exchange};
 use super::filters::{Addressed, routed};
 use super::hello::Wanted;
 use super::instead::Instead;
+use super::passing::observed;
 use super::pick::{self, Criteria, TriedEndpoints};
 use super::route::{self, Astray, Route, address};
 use super::session::{self, Session};
@@ -27,7 +28,6 @@ use crate::http::authority::canonical;
 use crate::http::fields::{WEFT_ROUTE_PARENT, WEFT_SERVICE};
 use crate::limits;
 use crate::metrics::{Counted, Shard};
-use crate::outside::passing::observed;
 use crate::record::Record;
 use crate::resilience::deadline::Deadline;
 

@@ -17,7 +17,7 @@ use super::hello::{self, Hello};
 use super::outside::while_permitted;
 use super::{Listener, plan, route, source_of};
 use crate::failure::{Failure, Reason};
-use crate::http::body::AnswerStream;
+use crate::http::answer_stream::AnswerStream;
 use crate::inbound::tunnel_failure;
 use crate::metrics::Direction;
 use crate::outside::Link;
@@ -26,7 +26,7 @@ use crate::stream::ApplicationStream;
 
 /// What a tunnel leads to.
 enum Far {
-    Peer(SendHalf, RecvHalf),
+    Peer(Box<SendHalf>, RecvHalf),
     Outside(Link),
 }
 
@@ -74,7 +74,7 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
             ..
         } = answered;
         let opened = match (upward, body) {
-            (Upward::Open(send), AnswerStream::Peer(receive)) => Far::Peer(*send, receive),
+            (Upward::Open(send), AnswerStream::Peer(receive)) => Far::Peer(send, receive),
             (Upward::Outside(link), _) => Far::Outside(*link),
             (_, _) => {
                 let closed = "a tunnel was accepted whose way up is closed";
@@ -97,7 +97,7 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
     let idle = worker.shared.timeouts.tunnel_idle;
     let outcome = match far {
         Far::Peer(send, receive) => {
-            let tunnel = tunnel(&application, first, send, receive, idle, &carried);
+            let tunnel = tunnel(&application, first, *send, receive, idle, &carried);
             let tunnel = tunnel.map_err(|error| tunnel_failure(&error, "the application"));
             worker.until_cut(pin!(tunnel)).await
         }

@@ -10,7 +10,6 @@
 mod body;
 mod link;
 pub(crate) mod names;
-pub(crate) mod passing;
 mod tls;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,14 +17,16 @@ use std::sync::{Arc, OnceLock};
 use std::{fmt, io};
 
 use tokio::net::TcpStream;
+use tokio_util::task::TaskTracker;
+use weft_config::settings::Timeouts;
 use weft_config::table::{External, ExternalTls, ServiceName};
 
-use crate::inbound::application::Application;
+use crate::http::upload::ReplayMemory;
+use crate::inbound::application::{Application, Reached};
 use crate::limits;
 use crate::resilience::destination::Counts;
 use crate::resilience::limit::Caller;
 use crate::stream::ApplicationStream;
-use crate::worker::Worker;
 use tls::Tls;
 
 pub(crate) use body::OutsideBody;
@@ -127,14 +128,20 @@ impl Outside {
     }
 
     /// The connections; made at the first request. `counts` is of the service.
-    pub(crate) fn client(&self, worker: &Worker, counts: &Arc<Counts>) -> &Arc<Application> {
+    pub(crate) fn client(
+        &self,
+        timeouts: &Timeouts,
+        counts: &Arc<Counts>,
+        room: &Arc<ReplayMemory>,
+        tasks: &TaskTracker,
+    ) -> &Arc<Application> {
         self.client.get_or_init(|| {
-            Arc::new(Application::outside(
-                Arc::clone(&self.way),
-                &worker.shared.timeouts,
+            Arc::new(Application::new(
+                Reached::Outside(Arc::clone(&self.way)),
+                timeouts,
                 Arc::clone(counts),
-                Arc::clone(&worker.room),
-                worker.tasks.clone(),
+                Arc::clone(room),
+                tasks.clone(),
             ))
         })
     }

@@ -28,9 +28,9 @@ use crate::http::upload::ReplayMemory;
 use crate::inbound::{self, Inbound};
 use crate::limits;
 use crate::metrics::Shard;
+use crate::outbound::passing::Passing;
 use crate::outbound::route::Destination;
 use crate::outbound::{self, Listener, Socket};
-use crate::outside::passing::Passing;
 use crate::record::Observers;
 use crate::worker::{Shared, Worker, follow};
 

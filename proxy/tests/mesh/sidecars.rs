@@ -212,6 +212,7 @@ impl Mesh {
                 },
             )]);
             let service = Service {
+                external: None,
                 ports,
                 external: None,
                 authorization: authorization.clone(),
@@ -275,6 +276,7 @@ pub(crate) fn loopback() -> SocketAddr {
 
 pub(crate) fn settings(state_dir: &std::path::Path) -> ProxySettings {
     ProxySettings {
+        dns_servers: Vec::new(),
         takeover_socket: None,
         locality: None,
         join_token_file: None,

@@ -47,7 +47,7 @@ fn application(path: &Path, tasks: &Tasks) -> Arc<Application> {
     let address = format!("unix:{}", path.display()).parse().unwrap();
     let room = Arc::new(ReplayMemory::new(0));
     Arc::new(Application::new(
-        address,
+        Reached::Here(address),
         &timeouts,
         Arc::default(),
         room,

@@ -19,12 +19,11 @@ mod idle;
 mod lost;
 mod multiplexed;
 mod places;
+mod reached;
 mod read_to_end;
 mod stream;
 mod upload;
 
-use std::fmt;
-use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -42,7 +41,7 @@ use super::interim::Interims;
 use crate::failure::{Failure, Reason};
 use crate::http::upload::ReplayMemory;
 use crate::limits;
-use crate::outside::{Link, Speaks, Way};
+use crate::outside::{Link, Speaks};
 use crate::resilience::destination::{Counts, Event};
 use crate::resilience::limit::Caller;
 use crate::stream::{ApplicationStream, Watch};
@@ -57,6 +56,7 @@ use stream::{Stream, StreamConnection, StreamPlace};
 use weft_transport::locks::lock;
 
 pub(crate) use answer::{AnswerBody, Answered};
+pub(crate) use reached::Reached;
 pub(crate) use upload::{Uploading, poll_upload, while_uploading};
 
 /// The connections of one worker to one application.
@@ -72,23 +72,6 @@ pub(crate) struct Application {
     /// For bodies that may be sent again.
     room: Arc<ReplayMemory>,
     tasks: Tasks,
-}
-
-/// Whom a client of this file reaches.
-enum Reached {
-    /// The application beside this sidecar.
-    Here(LocalAddress),
-    /// A service outside of the mesh, at one of its addresses.
-    Outside(Arc<Way>),
-}
-
-impl fmt::Display for Reached {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Here(address) => write!(f, "the application at {address}"),
-            Self::Outside(way) => way.fmt(f),
-        }
-    }
 }
 
 /// A connection of HTTP/1.1. Dropping it closes it, whatever is under way on it.
@@ -160,27 +143,6 @@ impl Lease {
 impl Application {
     /// No connection yet. Connections are driven by `tasks`; `counts` is of the service.
     pub(crate) fn new(
-        address: LocalAddress,
-        timeouts: &Timeouts,
-        counts: Arc<Counts>,
-        room: Arc<ReplayMemory>,
-        tasks: Tasks,
-    ) -> Self {
-        Self::at(Reached::Here(address), timeouts, counts, room, tasks)
-    }
-
-    /// The same for one address of a service outside of the mesh.
-    pub(crate) fn outside(
-        way: Arc<Way>,
-        timeouts: &Timeouts,
-        counts: Arc<Counts>,
-        room: Arc<ReplayMemory>,
-        tasks: Tasks,
-    ) -> Self {
-        Self::at(Reached::Outside(way), timeouts, counts, room, tasks)
-    }
-
-    fn at(
         reached: Reached,
         timeouts: &Timeouts,
         counts: Arc<Counts>,
@@ -209,32 +171,17 @@ impl Application {
 
     /// Where it listens; none outside of the mesh.
     pub(crate) fn address(&self) -> Option<&LocalAddress> {
-        match &self.reached {
-            Reached::Here(address) => Some(address),
-            Reached::Outside(_) => None,
-        }
+        self.reached.address()
     }
 
     /// A raw connection, for tunnels to the application.
     pub(crate) async fn connect(&self) -> Result<ApplicationStream, Failure> {
-        let connected = match self.address() {
-            Some(address) => ApplicationStream::connect(address, self.connect).await,
-            None => Err(io::ErrorKind::Unsupported.into()),
-        };
-        connected.map_err(|error| self.connect_failure(&error))
+        self.reached.connect(self.connect).await
     }
 
     /// A connection that speaks this.
     pub(crate) async fn link(&self, speaks: Speaks) -> Result<Link, Failure> {
-        let linked = match &self.reached {
-            Reached::Here(address) => {
-                let stream = ApplicationStream::connect(address, self.connect).await;
-                stream.map(Link::Plain)
-            }
-            // Boxed, because a handshake of TLS is large and rare.
-            Reached::Outside(way) => Box::pin(way.connect(speaks)).await,
-        };
-        linked.map_err(|error| self.connect_failure(&error))
+        self.reached.link(speaks, self.connect).await
     }
 
     /// A request to be sent here.
@@ -479,7 +426,7 @@ impl Application {
         let stream = self.link(Speaks::Http1).await?;
         let watch = stream
             .watch()
-            .map_err(|error| self.connect_failure(&error))?;
+            .map_err(|error| self.reached.failure(&error))?;
         let (stream, write_failed) = ReadToEnd::new(stream);
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(limits::HEAD_BYTES_MAX)
@@ -535,19 +482,6 @@ impl Application {
                 format!("{} does not speak HTTP/2", self.reached),
             )),
         }
-    }
-
-    fn connect_failure(&self, error: &io::Error) -> Failure {
-        let reason = match (error.kind(), &self.reached) {
-            (io::ErrorKind::TimedOut, _) => Reason::ConnectionTimeout,
-            // Its certificate, or the files that should prove it.
-            (io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput, Reached::Outside(_)) => {
-                Reason::Identity
-            }
-            (io::ErrorKind::PermissionDenied, Reached::Outside(_)) => Reason::Denied,
-            _ => Reason::ConnectionRefused,
-        };
-        Failure::new(reason, format!("{} does not accept: {error}", self.reached))
     }
 }
 

@@ -24,7 +24,6 @@ use weft_transport::alone::alone;
 use weft_transport::locks::lock;
 
 use super::super::attempt::{Answered, Failed};
-use super::super::content::Content;
 use super::super::exchange::{Carries, CopyOfBody, Exchange};
 use super::super::pick::{Criteria, TriedEndpoints};
 use super::super::route::Route;
@@ -32,6 +31,7 @@ use super::forward;
 use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::http::body::poll_pump;
+use crate::http::content::Content;
 use crate::http::fields::WEFT_ERROR;
 use crate::http::upload::Sending;
 use crate::limits;

@@ -45,11 +45,6 @@ const TYPE_CNAME: u16 = 5;
 const TYPE_OPT: u16 = 41;
 const CODE_NO_SUCH_NAME: u8 = 3;
 const HEADER_LENGTH: usize = 12;
-const NAME_LENGTH_MAX: usize = 255;
-/// Parts of a compressed name: no sound one has more, and a loop has.
-const POINTERS_MAX: usize = 16;
-/// Names in a row that stand for others.
-const ALIASES_MAX: usize = 8;
 
 /// The question for one kind of addresses of a name, which is in lower case and has no dot at its end. None
 /// if it is no name.
@@ -71,7 +66,7 @@ pub(super) fn question(id: u16, host: &str, kind: Kind) -> Option<Vec<u8>> {
         message.extend(label.bytes());
     }
     message.push(0);
-    if message.len() - begin > NAME_LENGTH_MAX {
+    if message.len() - begin > limits::DNS_NAME_LENGTH_MAX {
         return None;
     }
     for field in [kind.code(), CLASS_IN] {
@@ -118,7 +113,7 @@ pub(super) fn answer(bytes: &[u8], id: u16, host: &str, kind: Kind) -> Option<Sa
     }
     let mut name = host.to_owned();
     let mut life = u32::MAX;
-    for _ in 0..=ALIASES_MAX {
+    for _ in 0..=limits::DNS_ALIASES_MAX {
         let alias = records.iter().find_map(|record| match &record.data {
             Data::Alias(to) if record.owner == name => Some((to.clone(), record.life)),
             Data::Alias(_) | Data::Address(_) | Data::Other => None,
@@ -196,7 +191,7 @@ impl Reader<'_> {
     fn name(&mut self) -> Option<String> {
         let mut name = String::new();
         let (mut at, mut after) = (self.at, None);
-        for _ in 0..=POINTERS_MAX {
+        for _ in 0..=limits::DNS_POINTERS_MAX {
             let begin = at;
             loop {
                 let length = usize::from(*self.bytes.get(at)?);
@@ -223,7 +218,7 @@ impl Reader<'_> {
                         .iter()
                         .map(|byte| char::from(byte.to_ascii_lowercase())),
                 );
-                if name.len() > NAME_LENGTH_MAX {
+                if name.len() > limits::DNS_NAME_LENGTH_MAX {
                     return None;
                 }
                 at += 1 + length;

@@ -3,6 +3,10 @@
 //!
 //! `known.rs` decides what is asked and what holds, `message.rs` writes and reads messages, `system.rs` reads
 //! the system's files (all pure); `ask.rs` asks.
+//!
+//! Why no resolver library: hickory-resolver would lock some fifty crates, with the tables of Unicode that
+//! URLs need, and change how a third of the others are built, for two kinds of records. getaddrinfo does not
+//! tell how long an answer holds.
 
 mod ask;
 #[cfg(test)]

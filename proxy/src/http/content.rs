@@ -3,8 +3,7 @@
 //! Over HTTP/2 the end of a request may come in a frame of its own, behind the last byte of the declared
 //! length. The destination has all of the request by then and may have answered it. A stream that is reset in
 //! that moment is a failed request to some client libraries, although its answer is whole. So the stream is
-//! left to its client for a moment more. [`super::exchange`] takes the content; [`crate::http::upload`] reads
-//! it.
+//! left to its client for a moment more. [`crate::outbound`] takes the content; [`super::upload`] reads it.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -28,7 +27,7 @@ pub(crate) struct Content {
 
 impl Content {
     /// What comes, and where its end is waited for.
-    pub(super) fn new(incoming: Incoming, tasks: Tasks) -> Self {
+    pub(crate) fn new(incoming: Incoming, tasks: Tasks) -> Self {
         Self {
             incoming: Some(incoming),
             tasks,
