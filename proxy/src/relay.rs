@@ -101,18 +101,34 @@ pub(crate) enum TunnelError {
     Idle,
 }
 
-/// Carries bytes until both directions have ended or either has broken. `first` was read from the application
-/// already.
+/// Sends what was read from the application ahead of the tunnel.
+pub(crate) async fn send_first(
+    send: &mut SendHalf,
+    first: Bytes,
+    carried: &Carried,
+) -> Result<(), TunnelError> {
+    let bytes = first.len();
+    let sent = send.send_data(first).await;
+    match sent {
+        Ok(()) => carried.went_in(bytes),
+        Err(error) => {
+            send.reset(Reason::TunnelBroke);
+            return Err(TunnelError::ToPeer(error));
+        }
+    }
+    Ok(())
+}
+
+/// Carries bytes until both directions have ended or either has broken.
 pub(crate) async fn tunnel(
     application: &ApplicationStream,
-    first: BytesMut,
     mut send: SendHalf,
     recv: RecvHalf,
     idle: Duration,
     carried: &Carried,
 ) -> Result<(), TunnelError> {
     let outcome = {
-        let up = upload(application, first, &mut send, carried);
+        let up = upload(application, &mut send, carried);
         let down = download(application, recv, carried);
         let both = pin!(futures_util::future::try_join(up, down));
         match while_moving(Idle::new(idle), || carried.total(), both).await {
@@ -188,14 +204,10 @@ pub(crate) async fn splice(
 
 async fn upload(
     application: &ApplicationStream,
-    first: BytesMut,
     send: &mut SendHalf,
     carried: &Carried,
 ) -> Result<(), TunnelError> {
-    let mut reader = Reader {
-        buffer: first,
-        ..Reader::default()
-    };
+    let mut reader = Reader::default();
     loop {
         match reader.read(application).await {
             Ok(data) if data.is_empty() => return send.finish().await.map_err(TunnelError::ToPeer),
@@ -296,11 +308,8 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// The next piece; empty at the end. What is in the buffer before was read ahead.
+    /// The next piece; empty at the end.
     async fn read(&mut self, application: &ApplicationStream) -> io::Result<Bytes> {
-        if !self.buffer.is_empty() {
-            return Ok(std::mem::take(&mut self.buffer).freeze());
-        }
         loop {
             // At least half a piece of room, so that reads never become tiny.
             if self.buffer.capacity() < self.size / 2 {

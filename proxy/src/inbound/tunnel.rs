@@ -4,7 +4,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use http::{Response, StatusCode};
 use weft_config::table::Protocol;
@@ -139,16 +138,9 @@ async fn run(
         .head(&head, false)
         .await
         .map_err(|error| send_failure(&error))?;
-    tunnel(
-        &opened.application,
-        BytesMut::new(),
-        send,
-        recv,
-        idle,
-        carried,
-    )
-    .await
-    .map_err(|error| tunnel_failure(&error, "the application"))
+    tunnel(&opened.application, send, recv, idle, carried)
+        .await
+        .map_err(|error| tunnel_failure(&error, "the application"))
 }
 
 /// What a broken tunnel means; `near` names the program at the TCP side.

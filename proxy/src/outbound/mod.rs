@@ -250,7 +250,7 @@ mod tests {
         let sizes = [
             ("connection", future_size(serve), 800),
             ("request", future_size(request::serve), 3520),
-            ("tunnel", future_size(tunnel::serve), 3856),
+            ("tunnel", future_size(tunnel::serve), 3952),
         ];
         for (name, size, size_max) in sizes {
             assert!(size <= size_max, "{sizes:?} {name}");

@@ -8,7 +8,6 @@
 use std::pin::pin;
 use std::time::Instant;
 
-use bytes::BytesMut;
 use futures_util::TryFutureExt as _;
 use weft_transport::wire::{RecvHalf, SendHalf};
 
@@ -21,8 +20,9 @@ use crate::http::answer_stream::AnswerStream;
 use crate::inbound::tunnel_failure;
 use crate::metrics::Direction;
 use crate::outside::Link;
-use crate::relay::{Carried, splice, tunnel};
+use crate::relay::{self, Carried, splice, tunnel};
 use crate::stream::ApplicationStream;
+use crate::worker::Worker;
 
 /// What a tunnel leads to.
 enum Far {
@@ -36,27 +36,19 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
     let mut directory = worker.directory();
     let mut hello = None;
     if route::asks_for_hosts(&directory, &listener.destination) {
-        hello = tokio::select! {
-            biased;
-            hello = Box::pin(hello::read(&application)) => hello,
-            // Nothing was asked on it.
-            () = worker.rest.cancelled() => None,
-        };
+        drop(directory);
+        hello = Box::pin(hello_of(worker, &application)).await;
         if hello.is_none() {
             return;
         }
         directory = worker.directory();
     }
-    let (first, wanted) = match hello {
-        Some(Hello { bytes, wanted }) => (bytes, Some(wanted)),
-        None => (BytesMut::new(), None),
-    };
     let started = Instant::now();
     let source = source_of(listener, &application);
-    let (mut record, planned) =
-        plan::tunnel(listener, &directory, wanted.as_ref(), source, started);
+    let wanted = hello.as_deref().map(|hello| &hello.wanted);
+    let (mut record, planned) = plan::tunnel(listener, &directory, wanted, source, started);
     // Not kept while the connection lives.
-    drop((directory, wanted));
+    drop(directory);
     let mut route = None;
     let connected = match planned {
         Ok(mut exchange) => {
@@ -97,12 +89,25 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
     let idle = worker.shared.timeouts.tunnel_idle;
     let outcome = match far {
         Far::Peer(send, receive) => {
-            let tunnel = tunnel(&application, first, *send, receive, idle, &carried);
-            let tunnel = tunnel.map_err(|error| tunnel_failure(&error, "the application"));
-            worker.until_cut(pin!(tunnel)).await
+            let sent = match hello {
+                None => Ok(*send),
+                Some(hello) => Box::pin(send_first(worker, *send, *hello, &carried)).await,
+            };
+            match sent {
+                Ok(send) => {
+                    let tunnel = tunnel(&application, send, receive, idle, &carried);
+                    let tunnel = tunnel.map_err(|error| tunnel_failure(&error, "the application"));
+                    worker.until_cut(pin!(tunnel)).await
+                }
+                Err(failure) => {
+                    application.reset_on_close();
+                    Err(failure)
+                }
+            }
         }
         // Boxed, because most tunnels stay in the mesh.
         Far::Outside(link) => {
+            let first = hello.map(|hello| hello.bytes).unwrap_or_default();
             let tunnel = splice(&application, first, link, idle, &carried);
             let tunnel = tunnel.map_err(|error| tunnel_failure(&error, "the application"));
             let permitted = while_permitted(worker, &route, tunnel);
@@ -115,4 +120,29 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
     record.sent = carried.sent();
     record.received = carried.received();
     record.end(outcome);
+}
+
+/// The first bytes of a client whose host decides; none if it has ended, or nothing was asked on it when the
+/// sidecar rests.
+async fn hello_of(worker: &Worker, application: &ApplicationStream) -> Option<Box<Hello>> {
+    tokio::select! {
+        biased;
+        hello = hello::read(application) => hello.map(Box::new),
+        () = worker.rest.cancelled() => None,
+    }
+}
+
+/// Sends the bytes by which the host was found, and gives the way up back.
+async fn send_first(
+    worker: &Worker,
+    mut send: SendHalf,
+    hello: Hello,
+    carried: &Carried,
+) -> Result<SendHalf, Failure> {
+    {
+        let sending = relay::send_first(&mut send, hello.bytes.freeze(), carried);
+        let sending = sending.map_err(|error| tunnel_failure(&error, "the application"));
+        worker.until_cut(pin!(sending)).await?;
+    }
+    Ok(send)
 }

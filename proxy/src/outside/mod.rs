@@ -17,7 +17,6 @@ use std::sync::{Arc, OnceLock};
 use std::{fmt, io};
 
 use tokio::net::TcpStream;
-use tokio_util::task::TaskTracker;
 use weft_config::settings::Timeouts;
 use weft_config::table::{External, ExternalTls, ServiceName};
 
@@ -28,6 +27,7 @@ use crate::resilience::destination::Counts;
 use crate::resilience::limit::Caller;
 use crate::stream::ApplicationStream;
 use tls::Tls;
+use weft_transport::tasks::Tasks;
 
 pub(crate) use body::OutsideBody;
 pub(crate) use link::Link;
@@ -133,7 +133,7 @@ impl Outside {
         timeouts: &Timeouts,
         counts: &Arc<Counts>,
         room: &Arc<ReplayMemory>,
-        tasks: &TaskTracker,
+        tasks: &Tasks,
     ) -> &Arc<Application> {
         self.client.get_or_init(|| {
             Arc::new(Application::new(
