@@ -104,9 +104,7 @@ fn routes(
                 let hint = "Gateway API asks the most specific first: check which rule is meant";
                 output.dropped(document, place, message, hint);
             }
-            let lower = least
-                .take()
-                .map_or_else(|| rank.clone(), |one| one.min(rank.clone()));
+            let lower = least.map_or(*rank, |one| one.min(*rank));
             least = Some(lower);
         }
         if matches.json.is_empty() && !all {
