@@ -21,9 +21,9 @@ use crate::outside::Link;
 use crate::relay::{Carried, splice, tunnel};
 use crate::stream::ApplicationStream;
 
-/// What a tunnel leads to.
+/// What a tunnel leads to. Boxed, because the tunnel's future holds the halves once more.
 enum Far {
-    Peer(Box<SendHalf>, RecvHalf),
+    Peer(Box<SendHalf>, Box<RecvHalf>),
     Outside(Link),
 }
 
@@ -37,7 +37,8 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
     let connected = match planned {
         Ok(mut exchange) => {
             let answered = exchange.answer(&mut record, started).await;
-            route = Some(exchange.route);
+            let leaves = exchange.route.cluster.outside.is_some();
+            route = leaves.then(|| Box::new(exchange.route));
             answered
         }
         Err(failure) => Err(failure),
@@ -50,7 +51,7 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
             ..
         } = answered;
         let opened = match (upward, body) {
-            (Upward::Open(send), AnswerStream::Peer(receive)) => Far::Peer(send, receive),
+            (Upward::Open(send), AnswerStream::Peer(receive)) => Far::Peer(send, Box::new(receive)),
             (Upward::Outside(link), _) => Far::Outside(*link),
             (_, _) => {
                 let closed = "a tunnel was accepted whose way up is closed";
@@ -73,7 +74,7 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
     let idle = worker.shared.timeouts.tunnel_idle;
     let outcome = match far {
         Far::Peer(send, receive) => {
-            let tunnel = tunnel(&application, *send, receive, idle, &carried);
+            let tunnel = tunnel(&application, *send, *receive, idle, &carried);
             let tunnel = tunnel.map_err(|error| tunnel_failure(&error, "the application"));
             worker.until_cut(pin!(tunnel)).await
         }
@@ -81,7 +82,7 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
         Far::Outside(link) => {
             let tunnel = splice(&application, link, idle, &carried);
             let tunnel = tunnel.map_err(|error| tunnel_failure(&error, "the application"));
-            let permitted = while_permitted(worker, &route, tunnel);
+            let permitted = while_permitted(worker, route.as_deref(), tunnel);
             worker.until_cut(Box::pin(permitted).as_mut()).await
         }
     };
