@@ -266,7 +266,7 @@ fn service_of(cluster: &Cluster) -> Option<weft_config::table::ServiceName> {
 /// Runs a tunnel as long as the policies permit it.
 pub(super) async fn while_permitted(
     worker: &Worker,
-    route: &Option<Route>,
+    route: Option<&Route>,
     tunnel: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
     let mut tunnel = pin!(tunnel);

@@ -24,9 +24,9 @@ use crate::relay::{self, Carried, splice, tunnel};
 use crate::stream::ApplicationStream;
 use crate::worker::Worker;
 
-/// What a tunnel leads to.
+/// What a tunnel leads to. Boxed, because the tunnel's future holds the halves once more.
 enum Far {
-    Peer(Box<SendHalf>, RecvHalf),
+    Peer(Box<SendHalf>, Box<RecvHalf>),
     Outside(Link),
 }
 
@@ -53,7 +53,8 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
     let connected = match planned {
         Ok(mut exchange) => {
             let answered = exchange.answer(&mut record, started).await;
-            route = Some(exchange.route);
+            let leaves = exchange.route.cluster.outside.is_some();
+            route = leaves.then(|| Box::new(exchange.route));
             answered
         }
         Err(failure) => Err(failure),
@@ -66,7 +67,7 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
             ..
         } = answered;
         let opened = match (upward, body) {
-            (Upward::Open(send), AnswerStream::Peer(receive)) => Far::Peer(send, receive),
+            (Upward::Open(send), AnswerStream::Peer(receive)) => Far::Peer(send, Box::new(receive)),
             (Upward::Outside(link), _) => Far::Outside(*link),
             (_, _) => {
                 let closed = "a tunnel was accepted whose way up is closed";
@@ -95,7 +96,7 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
             };
             match sent {
                 Ok(send) => {
-                    let tunnel = tunnel(&application, send, receive, idle, &carried);
+                    let tunnel = tunnel(&application, send, *receive, idle, &carried);
                     let tunnel = tunnel.map_err(|error| tunnel_failure(&error, "the application"));
                     worker.until_cut(pin!(tunnel)).await
                 }
@@ -110,7 +111,7 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
             let first = hello.map(|hello| hello.bytes).unwrap_or_default();
             let tunnel = splice(&application, first, link, idle, &carried);
             let tunnel = tunnel.map_err(|error| tunnel_failure(&error, "the application"));
-            let permitted = while_permitted(worker, &route, tunnel);
+            let permitted = while_permitted(worker, route.as_deref(), tunnel);
             worker.until_cut(Box::pin(permitted).as_mut()).await
         }
     };
