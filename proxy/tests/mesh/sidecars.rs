@@ -214,7 +214,6 @@ impl Mesh {
             let service = Service {
                 external: None,
                 ports,
-                external: None,
                 authorization: authorization.clone(),
             };
             (ServiceName::new("shop", name).unwrap(), Arc::new(service))
@@ -286,7 +285,6 @@ pub(crate) fn settings(state_dir: &std::path::Path) -> ProxySettings {
         inbound: None,
         outbound: vec![],
         revision_header: false,
-        dns_servers: vec![],
         admin: ProxyAdmin {
             listen: loopback(),
             socket: None,

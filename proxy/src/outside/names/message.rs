@@ -1,11 +1,14 @@
-//! Messages of DNS (RFC 1035, RFC 6891), as far as a question for addresses needs them. Pure; what comes is
-//! not to be trusted.
+//! What a question for the addresses of a name asks, and what an answer says of them (RFC 1035, RFC 6891);
+//! the bytes of both are hickory's. Pure; what comes is not to be trusted.
 //!
 //! One question is asked, for A or AAAA. Of the answer only records count whose owner is the name that was
 //! asked for, or one to which the CNAMEs of the same answer lead from it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
 use crate::limits;
 
@@ -19,10 +22,10 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const fn code(self) -> u16 {
+    const fn code(self) -> RecordType {
         match self {
-            Self::A => 1,
-            Self::Aaaa => 28,
+            Self::A => RecordType::A,
+            Self::Aaaa => RecordType::AAAA,
         }
     }
 }
@@ -34,213 +37,111 @@ pub(super) enum Said {
     Addresses(Vec<IpAddr>, Duration),
     /// The answer did not fit, and has to be asked for over TCP.
     Truncated,
-    /// The server refused or failed, with this code (RFC 1035 section 4.1.1).
-    Failed(u8),
+    /// The server refused or failed, with this code (RFC 6895 section 2.3).
+    Failed(u16),
 }
 
 /// Bytes of the payload over UDP that is asked for (RFC 9715): no larger datagram needs fragments.
 const PAYLOAD: u16 = 1232;
-const CLASS_IN: u16 = 1;
-const TYPE_CNAME: u16 = 5;
-const TYPE_OPT: u16 = 41;
-const CODE_NO_SUCH_NAME: u8 = 3;
-const HEADER_LENGTH: usize = 12;
+/// Names in a row that stand for others.
+const ALIASES_MAX: usize = 8;
 
 /// The question for one kind of addresses of a name, which is in lower case and has no dot at its end. None
 /// if it is no name.
 pub(super) fn question(id: u16, host: &str, kind: Kind) -> Option<Vec<u8>> {
-    let mut message = Vec::with_capacity(HEADER_LENGTH + host.len() + 17);
-    message.extend(id.to_be_bytes());
-    // Recursion desired.
-    message.extend([1, 0]);
-    for count in [1_u16, 0, 0, 1] {
-        message.extend(count.to_be_bytes());
-    }
-    let begin = message.len();
-    for label in host.split('.') {
-        let length = u8::try_from(label.len()).ok()?;
-        if !(1..=63).contains(&length) {
-            return None;
-        }
-        message.push(length);
-        message.extend(label.bytes());
-    }
-    message.push(0);
-    if message.len() - begin > limits::DNS_NAME_LENGTH_MAX {
-        return None;
-    }
-    for field in [kind.code(), CLASS_IN] {
-        message.extend(field.to_be_bytes());
-    }
-    // OPT: the root, its type, the payload in place of the class, no flags, no options.
-    message.push(0);
-    for field in [TYPE_OPT, PAYLOAD, 0, 0, 0] {
-        message.extend(field.to_be_bytes());
-    }
-    Some(message)
+    let mut edns = Edns::new();
+    edns.set_max_payload(PAYLOAD);
+    let mut message = Message::new(id, MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message
+        .add_query(Query::query(absolute(host)?, kind.code()))
+        .set_edns(edns);
+    message.to_vec().ok()
+}
+
+/// No list of domains to search is put behind it.
+fn absolute(host: &str) -> Option<Name> {
+    let is_name = !host.is_empty() && host.split('.').all(|label| !label.is_empty());
+    is_name
+        .then(|| Name::from_ascii(format!("{host}.")).ok())
+        .flatten()
 }
 
 /// Reads what a server sent. None if it is no answer to this question: another one may follow.
 pub(super) fn answer(bytes: &[u8], id: u16, host: &str, kind: Kind) -> Option<Said> {
-    let mut reader = Reader { bytes, at: 0 };
-    let (told, flags) = (reader.u16()?, reader.u16()?);
-    let is_response = flags & 0x8000 != 0;
-    let counts = [reader.u16()?, reader.u16()?, reader.u16()?, reader.u16()?];
-    if told != id || !is_response || counts[0] != 1 {
+    let message = Message::from_vec(bytes).ok()?;
+    let is_response = message.metadata.message_type == MessageType::Response;
+    let [asked] = message.queries.as_slice() else {
         return None;
-    }
+    };
     // What is answered has to be what was asked: an answer to another question is not believed.
-    let asked = reader.name()?;
-    let (asked_kind, class) = (reader.u16()?, reader.u16()?);
-    if asked != host || asked_kind != kind.code() || class != CLASS_IN {
+    let name = absolute(host)?;
+    let is_ours = asked.name == name
+        && asked.query_type == kind.code()
+        && asked.query_class == DNSClass::IN
+        && message.metadata.id == id;
+    if !is_response || !is_ours || message.answers.len() > limits::NAME_RECORDS_MAX {
         return None;
     }
-    if flags & 0x0200 != 0 {
+    if message.metadata.truncation {
         return Some(Said::Truncated);
     }
-    match u8::try_from(flags & 0xf).unwrap_or(u8::MAX) {
-        0 => {}
-        CODE_NO_SUCH_NAME => return Some(Said::Addresses(Vec::new(), Duration::ZERO)),
-        code => return Some(Said::Failed(code)),
+    let code = message.metadata.response_code;
+    if code == ResponseCode::NXDomain {
+        return Some(Said::Addresses(Vec::new(), Duration::ZERO));
     }
-    let mut records = Vec::new();
-    for _ in 0..counts[1] {
-        // One that cannot be read ends the answer: what came before it may not be all of it.
-        records.push(reader.record()?);
-        if records.len() > limits::NAME_RECORDS_MAX {
-            return None;
-        }
+    if code != ResponseCode::NoError {
+        return Some(Said::Failed(code.into()));
     }
-    let mut name = host.to_owned();
-    let mut life = u32::MAX;
-    for _ in 0..=limits::DNS_ALIASES_MAX {
-        let alias = records.iter().find_map(|record| match &record.data {
-            Data::Alias(to) if record.owner == name => Some((to.clone(), record.life)),
-            Data::Alias(_) | Data::Address(_) | Data::Other => None,
+    Some(addresses(&message.answers, name, kind))
+}
+
+/// The addresses to which the records lead from a name.
+fn addresses(records: &[Record], mut name: Name, kind: Kind) -> Said {
+    let mut lives = Vec::new();
+    for _ in 0..=ALIASES_MAX {
+        let alias = records.iter().find_map(|record| {
+            let RData::CNAME(to) = &record.data else {
+                return None;
+            };
+            (record.name == name).then(|| (to.0.clone(), life(record)))
         });
-        let Some((to, of_alias)) = alias else { break };
-        (name, life) = (to, life.min(of_alias));
+        let Some((to, life)) = alias else { break };
+        name = to;
+        lives.push(life);
     }
     let mut addresses = Vec::new();
-    for record in &records {
-        if let Data::Address(address) = record.data
-            && record.owner == name
-            && address.is_ipv4() == (kind == Kind::A)
-        {
-            addresses.push(address);
-            life = life.min(record.life);
-        }
-    }
-    let life = if addresses.is_empty() { 0 } else { life };
-    Some(Said::Addresses(addresses, Duration::from_secs(life.into())))
-}
-
-struct Record {
-    owner: String,
-    life: u32,
-    data: Data,
-}
-
-enum Data {
-    Address(IpAddr),
-    Alias(String),
-    Other,
-}
-
-struct Reader<'b> {
-    bytes: &'b [u8],
-    at: usize,
-}
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let taken = self.bytes.get(self.at..)?.first_chunk::<N>()?;
-        self.at += N;
-        Some(*taken)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.take().map(u16::from_be_bytes)
-    }
-
-    fn record(&mut self) -> Option<Record> {
-        let owner = self.name()?;
-        let (kind, class) = (self.u16()?, self.u16()?);
-        let life = u32::from_be_bytes(self.take()?);
-        // RFC 2181 section 8: one with the highest bit set is 0.
-        let life = if life > i32::MAX.unsigned_abs() {
-            0
-        } else {
-            life
+    let of_name = |record: &&Record| record.name == name && record.dns_class == DNSClass::IN;
+    for record in records.iter().filter(of_name) {
+        let address = match (&record.data, kind) {
+            (RData::A(four), Kind::A) => IpAddr::V4(four.0),
+            (RData::AAAA(six), Kind::Aaaa) => IpAddr::V6(six.0),
+            (_, Kind::A | Kind::Aaaa) => continue,
         };
-        let length = usize::from(self.u16()?);
-        let end = self.at.checked_add(length)?;
-        self.bytes.get(self.at..end)?;
-        let data = match (kind, class, length) {
-            (1, CLASS_IN, 4) => Data::Address(IpAddr::V4(Ipv4Addr::from(self.take::<4>()?))),
-            (28, CLASS_IN, 16) => Data::Address(IpAddr::V6(Ipv6Addr::from(self.take::<16>()?))),
-            (TYPE_CNAME, CLASS_IN, _) => Data::Alias(self.name()?),
-            (_, _, _) => Data::Other,
-        };
-        self.at = end;
-        Some(Record { owner, life, data })
+        addresses.push(address);
+        lives.push(life(record));
     }
+    let least = lives.into_iter().min().unwrap_or_default();
+    let life = if addresses.is_empty() { 0 } else { least };
+    Said::Addresses(addresses, Duration::from_secs(life.into()))
+}
 
-    /// A name in lower case without a dot at its end. Pointers only lead back, so that no name has an end
-    /// that it contains itself.
-    fn name(&mut self) -> Option<String> {
-        let mut name = String::new();
-        let (mut at, mut after) = (self.at, None);
-        for _ in 0..=limits::DNS_POINTERS_MAX {
-            let begin = at;
-            loop {
-                let length = usize::from(*self.bytes.get(at)?);
-                if length == 0 {
-                    self.at = after.unwrap_or(at + 1);
-                    return Some(name);
-                }
-                if length & 0xc0 != 0 {
-                    break;
-                }
-                let label = self.bytes.get(at + 1..at + 1 + length)?;
-                if !name.is_empty() {
-                    name.push('.');
-                }
-                // A dot within a label would read as two labels.
-                if !label
-                    .iter()
-                    .all(|byte| byte.is_ascii_graphic() && *byte != b'.')
-                {
-                    return None;
-                }
-                name.extend(
-                    label
-                        .iter()
-                        .map(|byte| char::from(byte.to_ascii_lowercase())),
-                );
-                if name.len() > limits::DNS_NAME_LENGTH_MAX {
-                    return None;
-                }
-                at += 1 + length;
-            }
-            let [high, low] = *self.bytes.get(at..)?.first_chunk::<2>()?;
-            if high & 0xc0 != 0xc0 {
-                return None;
-            }
-            after = after.or(Some(at + 2));
-            let to = usize::from(u16::from_be_bytes([high & 0x3f, low]));
-            if to >= begin {
-                return None;
-            }
-            at = to;
-        }
-        None
+/// How long a record holds, in seconds.
+fn life(record: &Record) -> u32 {
+    // RFC 2181 section 8: one with the highest bit set is 0.
+    match record.ttl > i32::MAX.unsigned_abs() {
+        true => 0,
+        false => record.ttl,
     }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+
+    const CLASS_IN: u16 = 1;
+    const TYPE_CNAME: u16 = 5;
+    const CODE_NO_SUCH_NAME: u16 = 3;
 
     /// An answer with these records: owner, type, life, data.
     pub(in super::super) fn built(
@@ -291,7 +192,7 @@ pub(super) mod tests {
             addresses(&[[192, 0, 2, 1], [192, 0, 2, 2]], 30)
         );
         assert_eq!(said(0, &[]), addresses(&[], 0));
-        assert_eq!(said(CODE_NO_SUCH_NAME.into(), &[]), addresses(&[], 0));
+        assert_eq!(said(CODE_NO_SUCH_NAME, &[]), addresses(&[], 0));
         assert_eq!(said(2, &[]), Some(Said::Failed(2)));
         assert_eq!(said(0x0200, &[]), Some(Said::Truncated));
         let negative = [(ASKED, 1, u32::MAX, &[192, 0, 2, 1][..])];
@@ -308,9 +209,10 @@ pub(super) mod tests {
             (b"\x01c\x07example\x00", 1, 60, &[192, 0, 2, 3]),
         ];
         assert_eq!(said(0, &records), addresses(&[[192, 0, 2, 9]], 20));
-        // Of the other family, and of a length that is none.
-        let wrong = [(ASKED, 28, 60, &[0; 16][..]), (ASKED, 1, 60, &[192, 0, 2])];
-        assert_eq!(said(0, &wrong), addresses(&[], 0));
+        // Of the other family.
+        assert_eq!(said(0, &[(ASKED, 28, 60, &[0; 16][..])]), addresses(&[], 0));
+        // Of a length that is none: nothing of such an answer counts.
+        assert_eq!(said(0, &[(ASKED, 1, 60, &[192, 0, 2][..])]), None);
         // Two names that stand for each other.
         let round = [
             (ASKED, TYPE_CNAME, 20, other),

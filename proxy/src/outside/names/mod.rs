@@ -1,12 +1,12 @@
 //! The addresses of names outside of the mesh: resolved when a table names them, and again when an answer may
 //! have changed. One task of the sidecar asks; all workers read what it found.
 //!
-//! `known.rs` decides what is asked and what holds, `message.rs` writes and reads messages, `system.rs` reads
-//! the system's files (all pure); `ask.rs` asks.
+//! `known.rs` decides what is asked and what holds, `message.rs` says what messages ask and answer,
+//! `system.rs` reads the system's files (all pure); `ask.rs` asks.
 //!
-//! Why no resolver library: hickory-resolver would lock some fifty crates, with the tables of Unicode that
-//! URLs need, and change how a third of the others are built, for two kinds of records. getaddrinfo does not
-//! tell how long an answer holds.
+//! Why not hickory's resolver besides its messages: it brings a cache and a pool of its own, while weft bounds
+//! how long an answer holds and keeps the last good one, and it changes how a third of the other crates are
+//! built. getaddrinfo does not tell how long an answer holds.
 
 mod ask;
 #[cfg(test)]
