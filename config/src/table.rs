@@ -476,6 +476,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_written_for_a_sidecar_is_the_whole_table() {
+        let table = Table {
+            schema: Schema,
+            revision: Revision {
+                store: "s".into(),
+                number: 1,
+            },
+            trust_domain: "demo.test".parse().unwrap(),
+            services: BTreeMap::new(),
+            forbidden: BTreeMap::new(),
+            session_keys: BTreeMap::from([("HTTPRoute/shop/r 0".to_owned(), Vec::new())]),
+            egress: Egress::Observe,
+            closed_hosts: BTreeSet::from(["pay.example".to_owned()]),
+        };
+        let sent = table.write_for(Features::all()).unwrap();
+        assert_eq!(serde_json::from_slice::<Table>(&sent).unwrap(), table);
+        let mut kept = Vec::new();
+        table.write_whole(&mut kept).unwrap();
+        assert_eq!(serde_json::from_slice::<Table>(&kept).unwrap(), table);
+    }
+
+    #[test]
     fn a_table_of_another_schema_is_refused_with_what_to_do() {
         let table = Table {
             schema: Schema,

@@ -139,7 +139,9 @@ fn a_config_service_with_a_full_disk_goes_on_with_a_renewed_identity() {
     assert_eq!(refused.code, 1, "{refused:?}");
     disk.clear();
     wait_until("what is applied is kept again", RENEWAL, || {
-        (mesh.try_apply(&more).code == 0).then_some(())
+        let applied = mesh.try_apply(&more);
+        eprintln!("{applied:?}");
+        (applied.code == 0).then_some(())
     });
     eventually("the identity is saved", || {
         mesh.config_page("/metrics")

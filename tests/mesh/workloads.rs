@@ -115,7 +115,7 @@ fn a_workload_makes_a_peer_reachable_that_is_not_registered_and_only_as_the_iden
     assert!(said.contains("may not serve Service orders"), "{said}");
     mesh.weft(&["delete", "Workload/shop/cellar"]).ok();
     shop.wait_endpoints("orders:80", 0);
-    bystander.finish().expect_all_good(50);
+    bystander.finish().expect_all_good(10);
 }
 
 #[test]

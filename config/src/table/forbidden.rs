@@ -10,7 +10,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use weft_transport::identity::TrustDomain;
 
-use super::{Ban, Forbidden, Revision, Schema, Service, ServiceName, SessionKey, Table};
+use super::{Ban, Egress, Forbidden, Revision, Schema, Service, ServiceName, SessionKey, Table};
 
 /// A table as it is written for a sidecar: with its secrets, which [`Table`] itself leaves out.
 #[derive(Serialize)]
@@ -23,6 +23,10 @@ pub(super) struct Written<'a> {
     forbidden: Names<'a>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     session_keys: &'a BTreeMap<String, Vec<SessionKey>>,
+    #[serde(skip_serializing_if = "Egress::is_deny")]
+    egress: &'a Egress,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    closed_hosts: &'a BTreeSet<String>,
 }
 
 /// The services that may not be called.
@@ -43,13 +47,26 @@ impl Names<'_> {
 
 impl<'a> Written<'a> {
     pub(super) fn whole(table: &'a Table) -> Self {
+        // Each field by its name: one that is added is not forgotten here.
+        let Table {
+            schema,
+            revision,
+            trust_domain,
+            services,
+            forbidden,
+            session_keys,
+            egress,
+            closed_hosts,
+        } = table;
         Self {
-            schema: table.schema,
-            revision: &table.revision,
-            trust_domain: &table.trust_domain,
-            services: &table.services,
-            forbidden: Names::Whole(&table.forbidden),
-            session_keys: &table.session_keys,
+            schema: *schema,
+            revision,
+            trust_domain,
+            services,
+            forbidden: Names::Whole(forbidden),
+            session_keys,
+            egress,
+            closed_hosts,
         }
     }
 

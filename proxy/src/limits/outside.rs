@@ -26,6 +26,9 @@ pub const NAME_ADDRESSES_MAX: usize = 64;
 /// sound answer.
 pub const NAME_RECORDS_MAX: usize = 256;
 
+/// Names of one answer that stand for another (CNAME), one after the other.
+pub const NAME_ALIASES_MAX: usize = 8;
+
 /// Names that are asked for at once.
 pub const NAME_LOOKUPS_MAX: usize = 16;
 

@@ -249,7 +249,7 @@ mod tests {
     fn futures_stay_small() {
         let sizes = [
             ("connection", future_size(serve), 800),
-            ("request", future_size(request::serve), 3520),
+            ("request", future_size(request::serve), 3536),
             ("tunnel", future_size(tunnel::serve), 3952),
         ];
         for (name, size, size_max) in sizes {

@@ -467,11 +467,8 @@ fn control_work(given: &StageContext, state: &Arc<State>, signals: &Signals) -> 
     ));
     let resolving = Arc::clone(&state.shared().names)
         .keep(given.control.tables(), given.settings.dns_servers.clone());
-    tasks.spawn(vital::until(
-        "resolving names",
-        signals.finish.clone(),
-        resolving,
-    ));
+    // If no table can come any more, the control side has ended, which is watched itself.
+    tasks.spawn(vital::unbroken("resolving names", resolving));
     tasks.spawn(vital::until(
         "noting what rules got",
         signals.finish.clone(),

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::process::{program, run};
 
-/// Bytes of such a disk: state directories need some KiB, and a store of 600 services half a MiB.
-const SIZE: &str = "size=768k";
+/// Bytes of such a disk: state directories need some KiB, and a store of 600 services about a MiB.
+const SIZE: &str = "size=1536k";
 
 /// Unmounted when dropped; to be dropped before the folder that it lies in.
 pub(crate) struct Disk {

@@ -43,8 +43,6 @@ pub(super) enum Said {
 
 /// Bytes of the payload over UDP that is asked for (RFC 9715): no larger datagram needs fragments.
 const PAYLOAD: u16 = 1232;
-/// Names in a row that stand for others.
-const ALIASES_MAX: usize = 8;
 
 /// The question for one kind of addresses of a name, which is in lower case and has no dot at its end. None
 /// if it is no name.
@@ -99,7 +97,7 @@ pub(super) fn answer(bytes: &[u8], id: u16, host: &str, kind: Kind) -> Option<Sa
 /// The addresses to which the records lead from a name.
 fn addresses(records: &[Record], mut name: Name, kind: Kind) -> Said {
     let mut lives = Vec::new();
-    for _ in 0..=ALIASES_MAX {
+    for _ in 0..=limits::NAME_ALIASES_MAX {
         let alias = records.iter().find_map(|record| {
             let RData::CNAME(to) = &record.data else {
                 return None;
