@@ -10,7 +10,12 @@ fn an_endpoint_gets_the_share_of_its_weight_and_callers_see_what_it_says() {
     let mesh = Mesh::start();
     let one = Origin::echo(mesh.address(), "one");
     let two = Origin::echo(mesh.address(), "two");
-    mesh.apply(&service("orders", 80, "http"));
+    // By turns, because latencies on a busy host would have a say as well.
+    mesh.apply(
+        &(service("orders", 80, "http")
+            + "---\napiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: { name: turns, namespace: shop }\n\
+               spec: { targetRefs: [ { kind: Service, name: orders } ], balance: { algorithm: RoundRobin } }\n"),
+    );
     let _first = mesh
         .sidecar("orders")
         .serves("orders:80", one.address)
@@ -31,7 +36,7 @@ fn an_endpoint_gets_the_share_of_its_weight_and_callers_see_what_it_says() {
         first += u32::from(response.text().starts_with("one"));
     }
     // Three quarters are due.
-    assert!((380..520).contains(&first), "{first} of 600");
+    assert!((440..=460).contains(&first), "{first} of 600");
     let at = shop.admin().to_string();
     let shown = mesh.weft(&["endpoints", "orders", "--admin", &at]).ok();
     let of_first = shown.lines().find(|line| line.contains("version=v2"));

@@ -145,9 +145,9 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     background.spawn(vital::until("giving memory back", finish(), give_back()));
     let listener = Arc::new(listener);
     let sweeping = sweep_outside(Arc::downgrade(&worker), worker.directory.clone());
-    background.spawn(vital::until(
+    // It ends with the directory, as above.
+    background.spawn(vital::unbroken(
         "sweeping connections out of the mesh",
-        finish(),
         sweeping,
     ));
     if plan.serves {

@@ -53,7 +53,7 @@ fn repeated_names_and_durations_mean_what_the_specification_says() {
         "r",
         &format!("- {{ name: a, {TO_V1} }}\n- {{ name: a, {TO_V1} }}\n"),
     );
-    refused(&fixture, "X45", &twice, "spec.rules[1].name");
+    refused(&fixture, "X45", &twice, "spec.rules");
     for text in [
         "\"\"",
         "\"0\"",
