@@ -191,7 +191,7 @@ fn no_request_fails_and_each_is_served_by_the_revision_that_it_names() {
     if !need(&[Need::Python]) {
         return;
     }
-    let seconds = std::env::var("WEFT_CHANGE_SECONDS").ok();
+    let seconds = std::env::var_os("WEFT_CHANGE_SECONDS").and_then(|text| text.into_string().ok());
     let seconds = seconds.map_or(SECONDS, |text| text.parse().unwrap());
     let mesh = Mesh::start();
     let first = (apply(&mesh, 2), 2);

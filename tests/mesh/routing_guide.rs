@@ -98,7 +98,7 @@ fn run_script(mesh: &Mesh, script: &str) -> String {
         .and_then(|mut file| file.write_all(script.as_bytes()))
         .unwrap();
     let weft = Path::new(WEFT).parent().unwrap();
-    let path = std::env::var("PATH").unwrap();
+    let path = std::env::var_os("PATH").unwrap().into_string().unwrap();
     let mut bash = Command::new("bash");
     bash.args(["-eu", "-o", "pipefail"]).arg(&file);
     bash.current_dir(mesh.folder()).env("HOME", mesh.folder());

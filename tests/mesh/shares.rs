@@ -107,7 +107,7 @@ enum Mirrored {
 #[test]
 fn mirrors_that_go_nowhere_fail_no_request_and_leave_its_latency_as_it_is() {
     let _heavy = heavy();
-    let rounds = std::env::var("WEFT_MIRROR_ROUNDS").ok();
+    let rounds = std::env::var_os("WEFT_MIRROR_ROUNDS").and_then(|text| text.into_string().ok());
     let rounds = rounds.map_or(1, |text| text.parse().unwrap());
     for mirrored in [Mirrored::Dead, Mirrored::Slow, Mirrored::Refusing] {
         let pairs = latencies(mirrored, rounds);

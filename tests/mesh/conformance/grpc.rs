@@ -9,6 +9,11 @@ use super::fixture::{SHARED, conditions, expect_shares_of, replace};
 use super::report::judging;
 use crate::harness::{Mesh, Need, Process, Sidecar, need, python, python_command};
 
+/// Metadata of a call.
+type Metadata<'a> = &'a [(&'a str, &'a str)];
+/// Metadata that the application saw; none of it under names without a value.
+type Seen<'a> = &'a [(&'a str, Option<&'a str>)];
+
 /// `echo` with the workloads `v1` and `v2`, each of which is a Service of its own, too, and a client.
 struct Calls {
     mesh: Mesh,
@@ -78,7 +83,7 @@ impl Calls {
     }
 
     #[track_caller]
-    fn expect(&self, case: &str, rows: &[(&str, &[(&str, &str)], &str)]) {
+    fn expect(&self, case: &str, rows: &[(&str, Metadata<'_>, &str)]) {
         let calls: Vec<_> = rows
             .iter()
             .map(|(method, metadata, _)| (*method, *metadata))
@@ -153,7 +158,7 @@ fn calls_are_matched_by_service_method_and_metadata() {
     let calls = Calls::start();
     // R1.
     calls.route(&(rule(&method("Echo"), "v1") + &rule(&method("EchoTwo"), "v2")));
-    let rows: [(&str, &[(&str, &str)], &str); 3] = [
+    let rows: [(&str, Metadata<'_>, &str); 3] = [
         ("Echo", &[], "v1"),
         ("EchoTwo", &[], "v2"),
         ("EchoThree", &[], "UNIMPLEMENTED"),
@@ -255,7 +260,7 @@ fn metadata_is_set_added_and_removed() {
             ],
         ),
     ]);
-    let wanted: [(&str, &[(&str, Option<&str>)]); 4] = [
+    let wanted: [(&str, Seen<'_>); 4] = [
         (
             "v1",
             &[

@@ -183,7 +183,7 @@ fn a_route_acts_on_the_ports_that_it_names_and_of_several_the_oldest_acts() {
     connections.expect("T3", &rows);
     // T4: the older one acts, whatever its name is. Ages are in whole seconds.
     let older = route("z", ", port: 9301", &to("b1"));
-    connections.apply(&[older.clone()]);
+    connections.apply(std::slice::from_ref(&older));
     connections.expect("T4", &[(9301, "b1")]);
     pause(std::time::Duration::from_millis(1100));
     connections.apply(&[older, route("a", ", port: 9301", &to("b2"))]);
@@ -213,7 +213,7 @@ fn a_backend_that_leads_nowhere_is_refused_and_one_of_another_namespace_needs_a_
         ", port: 9301",
         "{ name: b3, namespace: web, port: 9000 }",
     );
-    connections.apply(&[across.clone()]);
+    connections.apply(std::slice::from_ref(&across));
     connections.expect("T6", &[(9301, "b3")]);
     connections.expect_conditions("T6", "r", ACCEPTED, RESOLVED);
     // T7: unless the mesh asks for one.

@@ -258,7 +258,7 @@ fn a_host_that_leads_nowhere_ends_its_connection_and_the_status_says_why() {
     fixture.expect_conditions("S4", "False InvalidKind");
     // S5: in a mesh no grant is needed, unless it asks for one. Each of these is wrong in one thing.
     let across = tls("r", example, "{ name: b3, namespace: web, port: 8443 }");
-    fixture.apply(&[across.clone()]);
+    fixture.apply(std::slice::from_ref(&across));
     fixture.expect("S5", &[(example, "b3")]);
     fixture.mesh.apply(
         "---\napiVersion: weft.dev/v1alpha1\nkind: MeshConfig\nmetadata: { name: mesh }\n\
