@@ -51,7 +51,7 @@ pub use route::{
     ParentRef, PathMatchType, PathModifierSpec, PathModifierType, RedirectScheme, Reference,
     RequestMirrorSpec, RequestRedirectSpec, Route, RouteFilter, RouteRetrySpec, Rule, Rules,
     SessionCookieSpec, SessionHeaderSpec, SessionPersistenceSpec, SessionType, TcpRouteRule,
-    TlsRouteRule, UrlRewriteSpec,
+    UrlRewriteSpec,
 };
 pub(crate) use route::{compiled_filters, is_core};
 pub use service::{Callers, ServicePort, ServiceSpec};

@@ -39,7 +39,6 @@ pub use session::{
     SessionType,
 };
 pub use tcp_route::TcpRouteRule;
-pub use tls_route::TlsRouteRule;
 
 pub(super) use grpc_route::decode as decode_grpc;
 pub(super) use http_route::decode as decode_http;
@@ -75,7 +74,7 @@ pub enum Rules<'a> {
     /// Of a GRPCRoute. None at all takes no call.
     Grpc(&'a [GrpcRouteRule]),
     /// Of a TLSRoute, with the hosts that hold for all of them.
-    Tls(&'a [TlsRouteRule], &'a [HostPattern]),
+    Tls(&'a [TcpRouteRule], &'a [HostPattern]),
     /// Of a TCPRoute.
     Tcp(&'a [TcpRouteRule]),
 }

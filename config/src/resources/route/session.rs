@@ -440,7 +440,7 @@ mod tests {
         let (found, _) = parsed("HTTPRoute", "{}");
         let name_of = |scope: &str| match found.clone().unwrap().compiled(scope).unwrap().carrier {
             Carrier::Cookie { ref name, .. } => name.clone(),
-            Carrier::Header(_) => unreachable!(),
+            Carrier::Header(ref name) => panic!("a cookie is the default, and not {name}"),
         };
         assert_ne!(name_of("HTTPRoute/shop/r#0"), name_of("HTTPRoute/shop/r#1"));
         assert!(name_of("a").starts_with("weft-session-"));

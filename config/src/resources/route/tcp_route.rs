@@ -22,7 +22,7 @@ pub struct TcpRouteSpec {
     pub rules: Vec<TcpRouteRule>,
 }
 
-/// The rule.
+/// The rule of a TCPRoute or of a TLSRoute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TcpRouteRule {
@@ -38,16 +38,23 @@ pub struct TcpRouteRule {
 pub(in crate::resources) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<TcpRouteSpec> {
     let mut fields = Fields::open(decoder, at)?;
     let parent_refs = parents(decoder, &mut fields);
-    let rules = fields.require(decoder, "rules").map(|at| {
-        let items = decoder.list_of_some(&at, 1);
-        let read = items.iter().filter_map(|item| rule(decoder, item));
-        read.collect()
-    });
+    let rules = rules(decoder, &mut fields);
     fields.close(decoder);
     Some(TcpRouteSpec {
         parent_refs: parent_refs?,
         rules: rules?,
     })
+}
+
+/// Reads the one rule of a route of connections.
+pub(super) fn rules(
+    decoder: &mut Decoder<'_>,
+    fields: &mut Fields<'_>,
+) -> Option<Vec<TcpRouteRule>> {
+    let at = fields.require(decoder, "rules")?;
+    let items = decoder.list_of_some(&at, 1);
+    let read = items.iter().filter_map(|item| rule(decoder, item));
+    Some(read.collect())
 }
 
 fn rule(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<TcpRouteRule> {

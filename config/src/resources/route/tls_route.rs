@@ -4,9 +4,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::backends::{BackendRef, Extras, WeighedRef, backends};
-use super::parents::{ParentRef, all_or_none, parents};
-use super::section;
+use super::parents::{ParentRef, parents};
+use super::tcp_route::{TcpRouteRule, rules};
 use crate::limits;
 use crate::resources::decode::{At, Decoder, Fields};
 use crate::resources::schema::some;
@@ -26,20 +25,7 @@ pub struct TlsRouteSpec {
     pub hostnames: Vec<HostPattern>,
     /// Its rule. Of several routes with one name, the oldest acts.
     #[schemars(extend("x-range" = "1"))]
-    pub rules: Vec<TlsRouteRule>,
-}
-
-/// The rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct TlsRouteRule {
-    /// A name for people, a DNS-1123 subdomain.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-range" = "1 to 253 characters"))]
-    pub name: Option<String>,
-    /// The Services to which the connections go, each by its weight.
-    #[schemars(with = "Vec<WeighedRef>", extend("x-range" = some(limits::BACKENDS_PER_RULE_MAX)))]
-    pub backend_refs: Vec<BackendRef>,
+    pub rules: Vec<TcpRouteRule>,
 }
 
 pub(in crate::resources) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<TlsRouteSpec> {
@@ -51,31 +37,11 @@ pub(in crate::resources) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Op
         let read = items.iter().filter_map(|item| decoder.parsed(item, hint));
         read.collect()
     });
-    let rules = fields.require(decoder, "rules").map(|at| {
-        let items = decoder.list_of_some(&at, 1);
-        let read = items.iter().filter_map(|item| rule(decoder, item));
-        read.collect()
-    });
+    let rules = rules(decoder, &mut fields);
     fields.close(decoder);
     Some(TlsRouteSpec {
         parent_refs: parent_refs?,
         hostnames: hostnames?,
         rules: rules?,
-    })
-}
-
-fn rule(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<TlsRouteRule> {
-    let mut fields = Fields::open(decoder, at)?;
-    let name = fields.take("name").map(|at| section(decoder, &at));
-    let backends_at = fields.require(decoder, "backendRefs");
-    if let Some(at) = &backends_at {
-        decoder.some(at);
-    }
-    let backend_refs = backends(decoder, &mut fields, Extras::Weight);
-    fields.close(decoder);
-    backends_at?;
-    Some(TlsRouteRule {
-        name: all_or_none(name)?,
-        backend_refs,
     })
 }

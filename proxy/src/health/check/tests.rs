@@ -47,7 +47,7 @@ async fn ask<F: Future<Output = io::Result<()>>>(
     };
     tokio::select! {
         result = check(&settings) => result.map_err(|failed| failed.to_string()),
-        () = application => unreachable!(),
+        () = application => panic!("the application ended before the check"),
     }
 }
 

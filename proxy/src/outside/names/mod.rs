@@ -5,8 +5,8 @@
 //! `system.rs` reads the system's files (all pure); `ask.rs` asks.
 //!
 //! Why not hickory's resolver besides its messages: it brings a cache and a pool of its own, while weft
-//! bounds how long an answer holds and keeps the last good one, and it changes how a third of the other
-//! crates are built. getaddrinfo does not tell how long an answer holds.
+//! bounds how long an answer holds and keeps the last good one. getaddrinfo does not tell how long an answer
+//! holds.
 
 mod ask;
 #[cfg(test)]
