@@ -217,8 +217,9 @@ fn connections_go_by_the_host_that_their_client_asks_for_and_to_nowhere_else() {
         b"",
     ] {
         let mut stream = connect(fixture.edge()).unwrap();
-        stream.write_all(bytes).unwrap();
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        // The sidecar may have reset the connection before its client half-closes it.
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         assert_eq!(answer, b"", "{bytes:?}");
