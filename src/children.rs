@@ -1,6 +1,6 @@
-//! Processes of this same binary, for commands that bring up a mesh of their own (`weft demo`, `weft load
-//! compare`). They end with the command, however it ends: it asks them to end when it finishes, kills those
-//! that linger, and the kernel ends them if the command itself is killed.
+//! Processes of this same binary, or of `weft-proxy` beside it, for commands that bring up a mesh of their
+//! own (`weft demo`, `weft load compare`). They end with the command, however it ends: it asks them to end
+//! when it finishes, kills those that linger, and the kernel ends them if the command itself is killed.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -15,12 +15,16 @@ use crate::failure::{Code, Failure};
 
 /// Children that have not ended this long after the request are killed.
 const GRACE: Duration = Duration::from_secs(4);
+/// The program of sidecars.
+const SIDECAR: &str = "weft-proxy";
 /// Lines of a dead child's log that are shown.
 const LOG_LINES: usize = 8;
 
 /// Starts and ends the processes.
 pub struct Children {
     program: PathBuf,
+    /// `weft-proxy` beside it, as packages lay it.
+    sidecar: Option<PathBuf>,
     directory: PathBuf,
     /// Words before the program, such as `ip netns exec NAME`. They must exec the program, not fork it.
     prefix: Vec<String>,
@@ -38,8 +42,10 @@ impl Children {
         let program = std::env::current_exe().map_err(|error| {
             Failure::new(Code::Failed, format!("cannot find my own binary: {error}"))
         })?;
+        let beside = program.with_file_name(SIDECAR);
         Ok(Self {
             program,
+            sidecar: beside.is_file().then_some(beside),
             directory: directory.to_owned(),
             prefix,
             running: Vec::new(),
@@ -48,10 +54,10 @@ impl Children {
 
     /// Runs `weft ARGUMENTS` to its end and returns its stdout.
     pub async fn run(&self, arguments: &[&str]) -> Result<String, Failure> {
-        let output =
-            self.command(arguments).output().await.map_err(|error| {
-                Failure::new(Code::Failed, format!("cannot start weft: {error}"))
-            })?;
+        let mut command = self.command(&self.program, arguments);
+        let output = command.output().await;
+        let output = output
+            .map_err(|error| Failure::new(Code::Failed, format!("cannot start weft: {error}")))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             return Err(Failure::new(
@@ -64,10 +70,32 @@ impl Children {
 
     /// Starts `weft ARGUMENTS` in the background as `name`; its log is `name.log`.
     pub fn start(&mut self, name: &str, arguments: &[&str]) -> Result<(), Failure> {
+        let command = self.command(&self.program, arguments);
+        self.spawn(name, command)
+    }
+
+    /// Starts a sidecar in the background, by [`Self::sidecar_name`]: as `weft-proxy run ARGUMENTS`, or as
+    /// `weft proxy run ARGUMENTS`.
+    pub fn start_sidecar(&mut self, name: &str, arguments: &[&str]) -> Result<(), Failure> {
+        let command = match &self.sidecar {
+            Some(program) => self.command(program, &[&["run"], arguments].concat()),
+            None => self.command(&self.program, &[&["proxy", "run"], arguments].concat()),
+        };
+        self.spawn(name, command)
+    }
+
+    /// The program of the sidecars.
+    pub fn sidecar_name(&self) -> &'static str {
+        match self.sidecar {
+            Some(_) => SIDECAR,
+            None => "weft",
+        }
+    }
+
+    fn spawn(&mut self, name: &str, mut command: Command) -> Result<(), Failure> {
         let path = self.log(name);
         let log = std::fs::File::create(&path).map_err(|error| Failure::io(&path, &error))?;
-        let child = self
-            .command(arguments)
+        let child = command
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -76,12 +104,12 @@ impl Children {
         Ok(())
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    fn command(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut words = self.prefix.iter().map(AsRef::as_ref);
-        let mut command = Command::new(words.next().unwrap_or(self.program.as_os_str()));
+        let mut command = Command::new(words.next().unwrap_or(program.as_os_str()));
         command.args(words);
         if !self.prefix.is_empty() {
-            command.arg(&self.program);
+            command.arg(program);
         }
         command
             .arg("--die-with")

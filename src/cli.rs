@@ -1,26 +1,55 @@
 //! The command line: the subcommands and their help texts. Flags are data; each `command/*.rs` owns its own.
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::command;
+
+/// The exit codes of both programs; `failure.rs` has them.
+const EXIT_CODES: &str = "\
+    Exit codes: 0 good, 1 failed or not there, 2 wrong usage, 65 bad data, 69 control plane unreachable,\n\
+    70 ended by a fault of its own, 77 not permitted, 99 a threshold failed, 130 interrupted.\n\
+    Logs go to stderr; WEFT_LOG=debug says more.";
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("WEFT_COMMIT_BESIDE"));
 
 /// A service mesh whose wire is HTTP/3.
 #[derive(Debug, Parser)]
 #[command(
     name = "weft",
-    version = concat!(env!("CARGO_PKG_VERSION"), env!("WEFT_COMMIT_BESIDE")),
+    version = VERSION,
     propagate_version = true,
     max_term_width = 100,
-    after_help = "Exit codes: 0 good, 1 failed or not there, 2 wrong usage, 65 bad data, 69 control plane unreachable,\n\
-                  70 ended by a fault of its own, 77 not permitted, 99 a threshold failed, 130 interrupted.\n\
-                  Logs go to stderr; WEFT_LOG=debug says more."
+    after_help = EXIT_CODES
 )]
 pub struct Cli {
+    #[command(flatten)]
+    pub life: Life,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A sidecar of weft, and nothing else: the commands of `weft proxy` in a smaller program.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weft-proxy",
+    version = VERSION,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = EXIT_CODES
+)]
+pub struct SidecarCli {
+    #[command(flatten)]
+    pub life: Life,
+    #[command(flatten)]
+    pub proxy: command::proxy::Proxy,
+}
+
+/// How long the process lives.
+#[derive(Debug, Args)]
+pub struct Life {
     /// End when the process with this id ends; for commands that start weft themselves
     #[arg(long, global = true, hide = true, value_name = "PID")]
     pub die_with: Option<i32>,
-    #[command(subcommand)]
-    pub command: Command,
 }
 
 /// The subcommands, in the order in which a newcomer needs them.

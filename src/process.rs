@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::pin::Pin;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -75,7 +76,10 @@ pub fn outlive_hangups() -> Result<impl Future<Output = Infallible>, Failure> {
 
 /// Runs `serve` until it ends by itself or by a signal. `serve` gets the token that asks it to end; a second
 /// signal drops it at once. In the meantime the process performs its duties to its host.
-pub async fn until_signal<F>(shutdown: CancellationToken, serve: F) -> Result<(), Failure>
+///
+/// `serve` comes in a box: it holds tens of KiB, each move of it would copy them on the stack of the main
+/// thread, and what that stack once took it keeps for as long as the process lives.
+pub async fn until_signal<F>(shutdown: CancellationToken, serve: Pin<Box<F>>) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,
 {

@@ -117,6 +117,32 @@ fn the_overview_lists_the_commands_in_the_order_in_which_they_are_needed() {
 }
 
 #[test]
+fn weft_proxy_has_the_commands_of_a_sidecar_and_no_others() {
+    let run = |arguments: &[&str]| {
+        let program = env!("CARGO_BIN_EXE_weft-proxy");
+        Command::new(program).args(arguments).output().unwrap()
+    };
+    let listed = |text: &str| -> Vec<String> {
+        let lines = text.lines().skip_while(|line| *line != "Commands:").skip(1);
+        let commands = lines.take_while(|line| !line.is_empty());
+        commands.map(str::to_owned).collect()
+    };
+    let alone = listed(&stdout(&run(&["--help"])));
+    assert_eq!(alone, listed(&stdout(&weft(&["proxy", "--help"]))));
+    assert_eq!(run(&["ca", "serve"]).status.code(), Some(2));
+    // The same flags, texts and codes.
+    for command in ["run", "status", "config", "drain", "logging"] {
+        let (own, other) = (run(&[command, "--help"]), weft(&["proxy", command, "--help"]));
+        let other = stdout(&other).replace("Usage: weft proxy", "Usage: weft-proxy");
+        assert_eq!(stdout(&own), other, "{command}");
+    }
+    let refused = run(&["run", "--config", "/nonexistent.yaml"]);
+    let other = weft(&["proxy", "run", "--config", "/nonexistent.yaml"]);
+    assert_eq!((refused.status, &refused.stderr), (other.status, &other.stderr));
+    assert!(!refused.status.success());
+}
+
+#[test]
 fn wrong_usage_ends_with_2() {
     for line in [
         &["frobnicate"] as &[&str],

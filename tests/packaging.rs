@@ -27,7 +27,7 @@ impl Packages {
         run(command.arg(folder.path()).env("WEFT_BINARY", WEFT));
         let packages = Self { folder };
         std::fs::create_dir(packages.root("")).unwrap();
-        let tarball = packages.one(".tar.gz");
+        let tarball = packages.one("weft-", ".tar.gz");
         run(Command::new("tar")
             .arg("-xf")
             .arg(tarball)
@@ -36,12 +36,15 @@ impl Packages {
         packages
     }
 
-    /// The one file that ends like this.
-    fn one(&self, end: &str) -> PathBuf {
+    /// The one file whose name is this, a version, and this end.
+    fn one(&self, start: &str, end: &str) -> PathBuf {
         let entries = std::fs::read_dir(self.folder.path()).unwrap();
-        let mut found = entries
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.to_str().unwrap().ends_with(end));
+        let mut found = entries.map(|entry| entry.unwrap().path()).filter(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let rest = name.strip_prefix(start);
+            name.ends_with(end)
+                && rest.is_some_and(|rest| rest.starts_with(|it: char| it.is_ascii_digit()))
+        });
         let path = found.next().unwrap_or_else(|| panic!("no *{end}"));
         assert!(found.next().is_none(), "more than one *{end}");
         path
@@ -86,17 +89,21 @@ fn commands() -> BTreeSet<String> {
 }
 
 #[test]
-fn a_package_has_a_stripped_command_completions_pages_units_and_their_user() {
+fn a_package_has_stripped_commands_completions_pages_units_and_their_user() {
     let packages = Packages::build();
 
-    let command = packages.root("usr/bin/weft");
-    assert!(run(Command::new(&command).arg("--version")).starts_with("weft "));
     let sections = |path: &Path| run(Command::new("readelf").args(["-S", "-W"]).arg(path));
-    let stripped = sections(&command);
-    for symbols in [" .symtab ", " .debug_info ", " .debug_line "] {
-        assert!(!stripped.contains(symbols), "{stripped}");
-        // The list of omitted files is beside the packages.
-        assert!(sections(&packages.one(".debug")).contains(symbols));
+    for (program, version) in [("weft", "weft 0."), ("weft-proxy", "weft-proxy 0.")] {
+        let command = packages.root("usr/bin").join(program);
+        let said = run(Command::new(&command).arg("--version"));
+        assert!(said.starts_with(version), "{said}");
+        let stripped = sections(&command);
+        // What is left out is beside the packages.
+        let debug = packages.one(&format!("{program}-"), ".debug");
+        for symbols in [" .symtab ", " .debug_info ", " .debug_line "] {
+            assert!(!stripped.contains(symbols), "{stripped}");
+            assert!(sections(&debug).contains(symbols), "{debug:?}");
+        }
     }
 
     let bash = packages.root("usr/share/bash-completion/completions/weft");
@@ -122,9 +129,16 @@ fn a_package_has_a_stripped_command_completions_pages_units_and_their_user() {
     // `weft ca init` by that user, before the unit's first start, needs a directory where it may make one.
     let directories = packages.text("usr/lib/tmpfiles.d/weft.conf");
     assert!(directories.contains("\nd /var/lib/weft 0755 weft weft\n"));
-    for unit in ["weft-ca", "weft-config", "weft-proxy@"] {
+    for (unit, program) in [
+        ("weft-ca", "weft ca serve "),
+        ("weft-config", "weft config serve "),
+        ("weft-proxy@", "weft-proxy run "),
+    ] {
         let unit = packages.text(&format!("usr/lib/systemd/system/{unit}.service"));
-        assert!(unit.contains("\nExecStart=/usr/bin/weft ") && unit.contains("\nUser=weft\n"));
+        assert!(
+            unit.contains(&format!("\nExecStart=/usr/bin/{program}"))
+                && unit.contains("\nUser=weft\n")
+        );
     }
     for example in ["ca", "config", "proxy"] {
         packages.text(&format!("usr/share/doc/weft/examples/{example}.yaml"));
@@ -134,9 +148,10 @@ fn a_package_has_a_stripped_command_completions_pages_units_and_their_user() {
     if Command::new("dpkg-deb").arg("--version").output().is_ok() {
         let contents = run(Command::new("dpkg-deb")
             .arg("--contents")
-            .arg(packages.one(".deb")));
+            .arg(packages.one("weft_", ".deb")));
         for path in [
             "./usr/bin/weft",
+            "./usr/bin/weft-proxy",
             "./usr/share/zsh/vendor-completions/_weft",
             "./usr/share/man/man1/weft.1.gz",
             "./usr/lib/systemd/system/weft-proxy@.service",

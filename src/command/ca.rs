@@ -260,29 +260,32 @@ fn serve(args: Serve) -> Result<(), Failure> {
         renewal_grace,
     };
     let shutdown = CancellationToken::new();
-    process::service_runtime()?.block_on(process::until_signal(shutdown.clone(), async {
-        let server = Server::bind(&settings)
-            .await
-            .map_err(|error| failed(error.kind(), &error))?;
-        let admin = ControlAdmin::bind(admin)?;
-        process::ready(&format!("serving on {}", server.local_addr()));
-        let metrics = server.metrics();
-        let ending = server.metrics();
-        let serve = async {
-            let served = server.run(shutdown.clone()).await;
-            shutdown.cancel();
-            served.map_err(|error| failed(error.kind(), &error))
-        };
-        let (served, ()) = tokio::join!(
-            serve,
-            admin.serve(
-                move || metrics.samples(),
-                move || ending.concerns(),
-                shutdown.clone()
-            )
-        );
-        served
-    }))
+    process::service_runtime()?.block_on(process::until_signal(
+        shutdown.clone(),
+        Box::pin(async {
+            let server = Server::bind(&settings)
+                .await
+                .map_err(|error| failed(error.kind(), &error))?;
+            let admin = ControlAdmin::bind(admin)?;
+            process::ready(&format!("serving on {}", server.local_addr()));
+            let metrics = server.metrics();
+            let ending = server.metrics();
+            let serve = async {
+                let served = server.run(shutdown.clone()).await;
+                shutdown.cancel();
+                served.map_err(|error| failed(error.kind(), &error))
+            };
+            let (served, ()) = tokio::join!(
+                serve,
+                admin.serve(
+                    move || metrics.samples(),
+                    move || ending.concerns(),
+                    shutdown.clone()
+                )
+            );
+            served
+        }),
+    ))
 }
 
 async fn token(args: Token) -> Result<(), Failure> {

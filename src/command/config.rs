@@ -116,46 +116,49 @@ fn serve(args: Serve) -> Result<(), Failure> {
         admin,
     } = loaded.settings;
     let shutdown = CancellationToken::new();
-    process::service_runtime()?.block_on(process::until_signal(shutdown.clone(), async {
-        let state_dir = dir.join("identity");
-        let join = identity::start(
-            Holder::Config,
-            &state_dir,
-            join_token_file.as_deref(),
-            Sender::default(),
-            None,
-        );
-        let Some(joined) = shutdown.run_until_cancelled(join).await else {
-            return Ok(());
-        };
-        let (agent, credentials) = joined?;
-        let settings = ConfigServeSettings { dir, listen };
-        let server = ConfigServer::bind(&settings, credentials)
-            .await
-            .map_err(|error| failed(&error))?;
-        let admin = ControlAdmin::bind(admin)?;
-        let (own, metrics) = (agent.status(), server.metrics());
-        let identity = agent.status();
-        let concerns = move || identity.concerns();
-        let samples = move || [own.samples(), metrics.samples()].concat();
-        process::ready(&format!("serving on {listen}"));
-        // Its own certificate is renewed for as long as it serves.
-        let serve = async {
-            let served = server.run(shutdown.clone()).await;
-            shutdown.cancel();
-            served.map_err(|error| failed(&error))
-        };
-        let (served, (), ()) = tokio::join!(
-            serve,
-            vital::until(
-                "renewing the identity",
-                shutdown.clone(),
-                agent.run(shutdown.clone())
-            ),
-            admin.serve(samples, concerns, shutdown.clone())
-        );
-        served
-    }))
+    process::service_runtime()?.block_on(process::until_signal(
+        shutdown.clone(),
+        Box::pin(async {
+            let state_dir = dir.join("identity");
+            let join = identity::start(
+                Holder::Config,
+                &state_dir,
+                join_token_file.as_deref(),
+                Sender::default(),
+                None,
+            );
+            let Some(joined) = shutdown.run_until_cancelled(join).await else {
+                return Ok(());
+            };
+            let (agent, credentials) = joined?;
+            let settings = ConfigServeSettings { dir, listen };
+            let server = ConfigServer::bind(&settings, credentials)
+                .await
+                .map_err(|error| failed(&error))?;
+            let admin = ControlAdmin::bind(admin)?;
+            let (own, metrics) = (agent.status(), server.metrics());
+            let identity = agent.status();
+            let concerns = move || identity.concerns();
+            let samples = move || [own.samples(), metrics.samples()].concat();
+            process::ready(&format!("serving on {listen}"));
+            // Its own certificate is renewed for as long as it serves.
+            let serve = async {
+                let served = server.run(shutdown.clone()).await;
+                shutdown.cancel();
+                served.map_err(|error| failed(&error))
+            };
+            let (served, (), ()) = tokio::join!(
+                serve,
+                vital::until(
+                    "renewing the identity",
+                    shutdown.clone(),
+                    agent.run(shutdown.clone())
+                ),
+                admin.serve(samples, concerns, shutdown.clone())
+            );
+            served
+        }),
+    ))
 }
 
 fn backup(args: &Backup) -> Result<(), Failure> {

@@ -128,6 +128,9 @@ fn weft_direct_and_a_plug_in_are_measured_in_one_run_and_weft_twice() {
     let document = ran.json();
     assert_eq!(document["schema"], "weft.compare/1");
     assert_eq!(document["variants"][2]["version"], "pass 1.0");
+    // Its sidecars are processes of the program that packages have for them.
+    let weft = document["variants"][1]["version"].as_str().unwrap();
+    assert!(weft.starts_with("weft-proxy "), "{weft}");
     for variant in ["direct", "weft", "pass", "weft again"] {
         let rate = &figures(&document, variant, "http")["per_second"];
         assert!(rate.as_f64().unwrap() > 0.0, "{variant}: {document:#}");

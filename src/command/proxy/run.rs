@@ -61,7 +61,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     }
     let shutdown = CancellationToken::new();
     let ready = Notify::new();
-    let sidecar = sidecar(loaded.settings, log, &ready, shutdown.clone());
+    let sidecar = Box::pin(sidecar(loaded.settings, log, &ready, shutdown.clone()));
     process::runtime()?.block_on(async {
         if args.command.is_empty() {
             process::until_signal(shutdown, sidecar).await

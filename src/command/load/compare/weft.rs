@@ -88,7 +88,11 @@ impl WeftPair {
             Ok::<_, Failure>(Process { role, pid })
         };
         Ok(Answer {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: format!(
+                "{} {}",
+                self.caller.sidecar_name(),
+                env!("CARGO_PKG_VERSION")
+            ),
             http: Some(http),
             tcp: Some(tcp),
             processes: vec![
@@ -161,8 +165,6 @@ impl WeftPair {
         let (token, state) = (format!("{name}.token"), format!("{name}.state"));
         let admin = admin.to_string();
         let words = [
-            "proxy",
-            "run",
             "--join-token-file",
             &token,
             "--state-dir",
@@ -205,7 +207,7 @@ fn start(
 ) -> Result<(), Failure> {
     let arguments = arguments.iter().map(String::as_str);
     let all: Vec<&str> = arguments.chain(flags.iter().copied()).collect();
-    children.start(name, &all)
+    children.start_sidecar(name, &all)
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {

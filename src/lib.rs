@@ -1,11 +1,13 @@
-//! The `weft` command: one binary for the CA, the config service, the sidecar and their operators.
+//! The commands: `weft` for the CA, the config service, the sidecar and their operators, and `weft-proxy` for
+//! sidecars alone.
 //!
 //! `cli.rs` lists the subcommands, `command/` has one file for each, `failure.rs` the exit codes. The crates
 //! `weft_ca`, `weft_config` and `weft_proxy` do the work; this crate reads flags, starts runtimes and prints.
+//! It is a library for its two programs (`bin/`) and its tests, and for no other crate.
 
 #![expect(
     unreachable_pub,
-    reason = "a binary has no outside: pub says that other files use it"
+    reason = "nothing outside uses it but its programs: pub says that other files use it"
 )]
 
 mod admin_client;
@@ -34,12 +36,24 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
-    if let Some(parent) = cli.die_with {
+/// The program `weft`.
+pub fn weft() -> ExitCode {
+    let cli::Cli { life, command } = cli::Cli::parse();
+    run(&life, || command.run())
+}
+
+/// The program `weft-proxy`: the subcommands of `weft proxy`. It has no code of the control plane, the lab
+/// and the load generator, so an idle sidecar holds less memory.
+pub fn weft_proxy() -> ExitCode {
+    let cli::SidecarCli { life, proxy } = cli::SidecarCli::parse();
+    run(&life, || command::proxy::run(proxy))
+}
+
+fn run(life: &cli::Life, command: impl FnOnce() -> Result<(), failure::Failure>) -> ExitCode {
+    if let Some(parent) = life.die_with {
         process::die_with(parent);
     }
-    match cli.command.run() {
+    match command() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.line.is_empty() {

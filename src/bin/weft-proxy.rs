@@ -1,0 +1,5 @@
+//! `weft-proxy`.
+
+fn main() -> std::process::ExitCode {
+    weft::weft_proxy()
+}

@@ -1,0 +1,5 @@
+//! `weft`.
+
+fn main() -> std::process::ExitCode {
+    weft::weft()
+}
