@@ -126,6 +126,20 @@ impl Findings {
         self.errors > 0
     }
 
+    /// The first that stops an apply, of those that are listed.
+    pub(crate) fn first_error(&self) -> Option<&Finding> {
+        let mut listed = self.listed.iter();
+        listed.find(|one| one.severity == Severity::Error)
+    }
+
+    /// What was an error stops no apply any more.
+    pub(crate) fn become_warnings(&mut self) {
+        self.errors = 0;
+        for one in &mut self.listed {
+            one.severity = Severity::Warning;
+        }
+    }
+
     /// Orders by file and line, errors first at the same place.
     pub fn sort(&mut self) {
         self.listed.sort_by(|a, b| {

@@ -96,7 +96,7 @@ pub fn effective(set: &Set, key: &Key) -> Option<Vec<Place>> {
 fn of_route(policies: &Policies<'_>, route: &Route<'_>) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
     for parent in route.parents {
-        for (i, rule) in route.rules().enumerate() {
+        for (i, rule) in route.rules() {
             let fields = policies.why_rule(route, i, &parent_name(route, parent));
             let name = match rule.name {
                 Some(name) => format!("rule {name}"),

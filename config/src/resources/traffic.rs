@@ -139,6 +139,17 @@ pub struct TimeoutsSpec {
     pub stream_idle: Option<Span>,
 }
 
+impl TimeoutsSpec {
+    /// What is wrong with `backendRequest` beside `request`, and what to do (GEP-1742: it is at most that).
+    pub(crate) fn fault(&self) -> Option<(&'static str, &'static str)> {
+        let (request, attempt) = (self.request?, self.backend_request?);
+        (!request.0.is_zero() && attempt.0 > request.0).then_some((
+            "is longer than request, so it never ends an attempt",
+            "make it shorter, or leave it out",
+        ))
+    }
+}
+
 /// See [`crate::table::Retry`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]

@@ -389,7 +389,13 @@ mod tests {
         }]);
         let found = parsed.resources.first().and_then(|one| {
             let route = HttpRouteSpec::of(one)?;
-            route.spec.rules.first()?.session_persistence.clone()
+            route
+                .spec
+                .rules
+                .first()?
+                .rule()?
+                .session_persistence
+                .clone()
         });
         let findings = parsed.findings.listed.iter().map(|one| {
             let hint = one.hint.clone().unwrap_or_default();
