@@ -228,7 +228,7 @@ impl Decoder<'_> {
             return None;
         }
         if range.contains(&duration) || (zero && duration.is_zero()) {
-            return Some(Span(duration));
+            return Some(Span::written(duration, &text));
         }
         let (least, most) = (range.start(), range.end());
         let (least, most) = (

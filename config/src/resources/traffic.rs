@@ -6,8 +6,7 @@
 mod fields;
 mod meaning;
 mod read;
-
-use std::time::Duration;
+mod span;
 
 use schemars::JsonSchema;
 use serde::de::{DeserializeOwned, Error};
@@ -22,6 +21,7 @@ use crate::table::{
 
 pub use fields::{FIELDS, Field};
 pub(super) use read::{policy as decode, traffic as decode_traffic};
+pub use span::Span;
 
 /// What a TrafficPolicy says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -456,11 +456,6 @@ pub struct OverridesSpec {
     #[schemars(extend("x-range" = up_to(limit::OVERRIDE_CALLERS_MAX)))]
     pub callers: Option<Vec<IdentityPattern>>,
 }
-
-/// A duration in the syntax of Gateway API: `250ms`, `1h30m`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Span(#[serde(with = "units::duration")] pub Duration);
 
 /// A number of bytes: `64KiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
