@@ -124,6 +124,7 @@ impl<'l, 'a> Resolver<'l, 'a> {
                 default.respect_retry_after,
                 |says| says.retry.respect_retry_after,
             ),
+            of_rule: default.of_rule,
             backoff: self.backoff(default.backoff),
             body_replay: self
                 .value("retry.bodyReplay", Size(default.body_replay), |says| {
