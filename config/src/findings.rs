@@ -126,10 +126,11 @@ impl Findings {
         self.errors > 0
     }
 
-    /// The first that stops an apply, of those that are listed.
+    /// The one that stops an apply whose field comes first by name: the same for any order of the document.
     pub(crate) fn first_error(&self) -> Option<&Finding> {
-        let mut listed = self.listed.iter();
-        listed.find(|one| one.severity == Severity::Error)
+        let listed = self.listed.iter();
+        let errors = listed.filter(|one| one.severity == Severity::Error);
+        errors.min_by_key(|one| (&one.field, &one.message))
     }
 
     /// What was an error stops no apply any more.

@@ -26,7 +26,7 @@ pub enum RuleEntry<R> {
 /// A rule that is left out, as it is not valid (Gateway API v1, RouteConditionPartiallyInvalid).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DroppedRule {
-    /// Its first fault, with the field. Written by the config service; what a file says is not read.
+    /// One of its faults, with the field. Written by the config service; what a file says is not read.
     pub dropped: String,
     /// The rule as it was written.
     #[serde(flatten)]
