@@ -1,7 +1,7 @@
 //! What filters do to requests, responses and URLs.
 
 use super::application::ANSWER_WITH;
-use super::fixture::{Answer, Fixture, From, route};
+use super::fixture::{Answer, Fixture, route};
 use super::report::judging;
 
 /// One of the header changes that most cases ask for.
@@ -228,11 +228,11 @@ fn rewrite(what: &str) -> String {
     format!("{{ type: URLRewrite, urlRewrite: {{ {what} }} }}")
 }
 
-fn prefix_to(with: &str) -> String {
+pub(super) fn prefix_to(with: &str) -> String {
     format!("path: {{ type: ReplacePrefixMatch, replacePrefixMatch: \"{with}\" }}")
 }
 
-fn full_to(with: &str) -> String {
+pub(super) fn full_to(with: &str) -> String {
     format!("path: {{ type: ReplaceFullPath, replaceFullPath: \"{with}\" }}")
 }
 

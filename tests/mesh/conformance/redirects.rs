@@ -1,7 +1,7 @@
 //! Redirects: where they lead.
 
-use super::application::ANSWER_WITH;
-use super::fixture::{Answer, Fixture, From, route};
+use super::filters::{full_to, prefix_to};
+use super::fixture::{Fixture, From, route};
 use super::report::judging;
 
 fn redirect(what: &str) -> String {
