@@ -1,7 +1,7 @@
 //! What ARCHITECTURE.md says of files: those that it calls pure say so themselves, and those that its stories
 //! and walks name are there.
 
-use super::{Findings, has_word, sources};
+use super::{Findings, Source, has_word, sources};
 
 /// The files that the tree of ARCHITECTURE.md calls pure, as crate and name.
 fn called_pure(architecture: &str) -> Vec<(String, String)> {

@@ -68,7 +68,8 @@ impl fmt::Display for Origin {
 }
 
 /// What is in force for a Service, HTTPRoute or GRPCRoute of `set`: one place for a Service, and one for each
-/// rule there that has sessions; for a route as many as its rules and parents differ. `None` if there is no such resource, or if its kind has no traffic.
+/// rule there that has sessions; for a route as many as its rules and parents differ. `None` if there is no
+/// such resource, or if its kind has no traffic.
 pub fn effective(set: &Set, key: &Key) -> Option<Vec<Place>> {
     let policies = Policies::new(set);
     if let Some(route) = set.route(key) {

@@ -1,5 +1,5 @@
-//! Sessions of several rules that take requests of the same clients: do their cookies get in each other's way?
-//! Pure.
+//! Sessions of several rules that take requests of the same clients: do their cookies get in each other's
+//! way? Pure.
 
 use std::collections::BTreeMap;
 

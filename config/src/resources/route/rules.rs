@@ -259,7 +259,7 @@ spec:
         assert_eq!(rule["backendRefs"][0]["weight"], 1.5);
         let fault = rule["dropped"].as_str().unwrap();
         assert!(
-            fault.starts_with("spec.rules[1].filters[0].type: "),
+            fault.starts_with("spec.rules[1].backendRefs[0].weight: "),
             "{fault}"
         );
         assert_eq!(&serde_json::from_value::<Resource>(kept).unwrap(), resource);

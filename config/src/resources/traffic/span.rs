@@ -7,17 +7,15 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use weft_transport::units::{format_duration, parse_duration};
 
+use crate::limits::DURATION_TEXT_BYTES_MAX;
+
 /// A duration: `250ms`, `1h30m`. It keeps its text, so that a resource is shown as it was written (GEP-2257:
 /// what a user wrote is not rewritten).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub Duration, Option<Text>);
 
-/// Bytes of the longest text that is kept: four parts of five digits, with units of two letters (GEP-2257).
-/// A longer one is shown in the usual form.
-const TEXT_BYTES_MAX: usize = 4 * (5 + 2);
-
 /// A short text without an allocation; the rest of the bytes is zero.
-type Text = [u8; TEXT_BYTES_MAX];
+type Text = [u8; DURATION_TEXT_BYTES_MAX];
 
 impl Span {
     /// A duration that no document says.
