@@ -173,12 +173,12 @@ fn stopped(dir: &Path) -> Result<Store, ServeError> {
 }
 
 fn refused(status: &Status) -> ServeError {
-    ServeError::Library(match status.code() {
-        Code::Unimplemented => {
-            "the config service that runs is of an earlier build, which cannot do this".to_owned()
-        }
-        _ => status.message().to_owned(),
-    })
+    let is_unknown = status.code() == Code::Unimplemented;
+    let told = match is_unknown {
+        true => "the config service that runs is of an earlier build, which cannot do this",
+        false => status.message(),
+    };
+    ServeError::Library(told.to_owned())
 }
 
 /// Creates the store of a directory from a backup. Its id is a new one.
