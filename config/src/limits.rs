@@ -53,8 +53,8 @@ pub const RULES_PER_ROUTE_MAX: usize = 16;
 /// Matches of one rule (Gateway API v1, HTTPRouteRule.matches: 64, and 128 over the whole route).
 pub const MATCHES_PER_RULE_MAX: usize = 64;
 
-/// Bytes of the longest text of a duration that is kept beside its value: four parts of five digits, with units
-/// of two letters (GEP-2257). What is written longer is shown in the canonical form.
+/// Bytes of the longest text of a duration that is kept beside its value: four parts of five digits, with
+/// units of two letters (GEP-2257). What is written longer is shown in the canonical form.
 pub const DURATION_TEXT_BYTES_MAX: usize = 4 * (5 + 2);
 
 /// Bytes, as JSON, of a rule that is not valid and kept as it was written: more than people write, and so

@@ -5,7 +5,7 @@ use super::{Findings, rust_sources};
 /// Lines of a file before its tests. A longer file has two subjects.
 const PRODUCT_LINES_MAX: usize = 500;
 
-/// Lines of a file of tests. A longer one is searched, as other files are: split it by what its tests are about.
+/// Lines of a file of tests. A longer one is searched, and not read.
 const TEST_LINES_MAX: usize = 500;
 
 /// Longer files of tests, with the reason.

@@ -2,8 +2,8 @@
 //! knows and names every place that breaks its rule, with the remedy.
 //!
 //! Rules that clippy can check (no `unwrap`, no bare `tokio::spawn`, ...) are in `clippy.toml` and in
-//! `[workspace.lints]`; a rule is here if it is about files, folders or words. This file has the rules of tasks,
-//! locks and layers, and each of the others one subject.
+//! `[workspace.lints]`; a rule is here if it is about files, folders or words. This file has the rules of
+//! tasks, locks and layers, and each of the others one subject.
 
 #![allow(
     clippy::unwrap_used,

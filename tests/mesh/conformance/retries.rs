@@ -114,8 +114,8 @@ fn a_request_is_sent_again_as_its_route_says() {
     again("X32", "/retry/c", 500, 1, 0, &["500"]);
     // G46.
     again("G46a", "/retry/c", 0, 2, 0, &["v3"]);
-    // The sidecar that delivers sends an idempotent request once more by itself where a connection that it used
-    // again was closed, so the application fails more often here than the case says.
+    // The sidecar that delivers sends an idempotent request once more by itself where a connection that it
+    // used again was closed, so the application fails more often here than the case says.
     again("G46b", "/retry/c", 0, 20, 0, &["503"]);
     // A policy's retries say what became of the last attempt, and so does a rule without any.
     again("G46c", "/plain", 0, 20, 0, &["502"]);
