@@ -126,6 +126,21 @@ impl Findings {
         self.errors > 0
     }
 
+    /// The one that stops an apply whose field comes first by name: the same for any order of the document.
+    pub(crate) fn first_error(&self) -> Option<&Finding> {
+        let listed = self.listed.iter();
+        let errors = listed.filter(|one| one.severity == Severity::Error);
+        errors.min_by_key(|one| (&one.field, &one.message))
+    }
+
+    /// What was an error stops no apply any more.
+    pub(crate) fn become_warnings(&mut self) {
+        self.errors = 0;
+        for one in &mut self.listed {
+            one.severity = Severity::Warning;
+        }
+    }
+
     /// Orders by file and line, errors first at the same place.
     pub fn sort(&mut self) {
         self.listed.sort_by(|a, b| {

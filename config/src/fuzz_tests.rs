@@ -10,7 +10,7 @@ use weft_transport::identity::{SpiffeId, TrustDomain};
 use crate::compile::{Endpoints, Plan, Sidecar};
 use crate::findings::{Findings, Severity};
 use crate::limits;
-use crate::resources::{Parsed, Resource, Set, SourceFile, parse};
+use crate::resources::{InvalidRules, Parsed, Resource, Set, SourceFile, parse_with};
 use crate::table::{Features, Revision, ServiceName, SessionKey, Table, TokenFault, Tokens};
 use crate::validate::validate;
 
@@ -68,11 +68,12 @@ const WORDS: &[&str] = &[
     "\u{feff}",
 ];
 
-fn read(text: &str) -> Parsed {
-    parse(&[SourceFile {
+fn read(text: &str, invalid_rules: InvalidRules) -> Parsed {
+    let file = SourceFile {
         name: "mesh.yaml".into(),
         text: text.into(),
-    }])
+    };
+    parse_with(&[file], invalid_rules)
 }
 
 /// That they say what is wrong, and where in the text.
@@ -115,33 +116,43 @@ fn compile(set: &Set, features: Features) -> Vec<Table> {
     all.iter().map(of).collect()
 }
 
+fn set_of(parsed: &Parsed) -> Set {
+    let mut set = Set::default();
+    let resources = parsed.resources.iter().cloned();
+    resources.for_each(|one| set.insert(one));
+    set
+}
+
+/// That resources without a fault are the same after they were shown, applied again, and stored.
+fn lasts(parsed: &Parsed, invalid_rules: InvalidRules) {
+    if parsed.findings.has_errors() {
+        return;
+    }
+    for resource in &parsed.resources {
+        let written = resource.to_yaml();
+        let again = read(&written, invalid_rules);
+        assert_eq!(again.resources, std::slice::from_ref(resource), "{written}");
+        let stored = serde_json::to_vec(resource).unwrap();
+        assert_eq!(
+            serde_json::from_slice::<Resource>(&stored).unwrap(),
+            *resource
+        );
+    }
+}
+
 /// An input is a file of resources.
 #[test]
 fn resources_are_refused_with_a_place_or_become_tables_that_a_sidecar_reads() {
     let property = |input: &[u8]| {
         let text = String::from_utf8_lossy(input);
-        let parsed = read(&text);
+        let partly = read(&text, InvalidRules::Drop);
+        lasts(&partly, InvalidRules::Drop);
+        compile(&set_of(&partly), Features::all());
+        assert_are_told(&partly.findings, &text);
+        let parsed = read(&text, InvalidRules::Refuse);
         assert_are_told(&parsed.findings, &text);
-        let whole = parsed
-            .resources
-            .iter()
-            .filter(|_| !parsed.findings.has_errors());
-        for resource in whole {
-            let written = resource.to_yaml();
-            let again = read(&written);
-            assert_eq!(again.resources, std::slice::from_ref(resource), "{written}");
-            let stored = serde_json::to_vec(resource).unwrap();
-            assert_eq!(
-                serde_json::from_slice::<Resource>(&stored).unwrap(),
-                *resource
-            );
-        }
-        let mut set = Set::default();
-        parsed
-            .resources
-            .iter()
-            .cloned()
-            .for_each(|one| set.insert(one));
+        lasts(&parsed, InvalidRules::Refuse);
+        let set = set_of(&parsed);
         let validated = validate(&set, Some(&domain()), &parsed);
         assert_are_told(&validated, &text);
         // It compiles what it can even of what is refused.

@@ -53,6 +53,18 @@ pub const RULES_PER_ROUTE_MAX: usize = 16;
 /// Matches of one rule (Gateway API v1, HTTPRouteRule.matches: 64, and 128 over the whole route).
 pub const MATCHES_PER_RULE_MAX: usize = 64;
 
+/// Bytes of the longest text of a duration that is kept beside its value: four parts of five digits, with
+/// units of two letters (GEP-2257). What is written longer is shown in the canonical form.
+pub const DURATION_TEXT_BYTES_MAX: usize = 4 * (5 + 2);
+
+/// Bytes, as JSON, of a rule that is not valid and kept as it was written: more than people write, and so
+/// little that a route with rules of this size only is no larger than other resources may be.
+pub const DROPPED_RULE_BYTES_MAX: usize = 64 << 10;
+
+/// Characters of the fault that is kept beside it: a line, and a condition that names 16 of them is within
+/// what Gateway API allows for a message (32,768).
+pub const DROPPED_FAULT_LENGTH_MAX: usize = 512;
+
 /// Matches of all rules of one route (Gateway API v1, HTTPRoute.spec.rules).
 pub const MATCHES_PER_ROUTE_MAX: usize = 128;
 

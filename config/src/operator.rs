@@ -18,7 +18,7 @@ use crate::findings::Findings;
 use crate::last_heard::LastHeard;
 use crate::limits;
 use crate::proto::{self, operator_client::OperatorClient};
-use crate::resources::{Key, Kind, Resource, SourceFile};
+use crate::resources::{InvalidRules, Key, Kind, Resource, SourceFile};
 use crate::status::ParentStatus;
 use crate::store::RevisionInfo;
 use crate::table::{Revision, ServiceName, Withheld};
@@ -120,6 +120,8 @@ pub struct ChangeOptions {
     pub dry_run: bool,
     /// Applying deletes resources that the files lack in these namespaces.
     pub prune: Vec<String>,
+    /// What becomes of rules that are not valid, when files are applied.
+    pub invalid_rules: InvalidRules,
 }
 
 /// Why a call failed.
@@ -172,14 +174,16 @@ impl Operator {
     ///
     /// # Errors
     /// When the call fails; findings are no failure.
-    pub async fn diff(&mut self, files: &[SourceFile]) -> Result<ChangeResult, OperatorError> {
-        read(
-            self.client
-                .diff(proto::Files {
-                    files: sources(files),
-                })
-                .await,
-        )
+    pub async fn diff(
+        &mut self,
+        files: &[SourceFile],
+        invalid_rules: InvalidRules,
+    ) -> Result<ChangeResult, OperatorError> {
+        let files = proto::Files {
+            files: sources(files),
+            drop_invalid_rules: invalid_rules == InvalidRules::Drop,
+        };
+        read(self.client.diff(files).await)
     }
 
     /// As [`Self::diff`]: validates the files together with the resources in force.
@@ -191,6 +195,7 @@ impl Operator {
             self.client
                 .validate(proto::Files {
                     files: sources(files),
+                    drop_invalid_rules: false,
                 })
                 .await,
         )
@@ -209,6 +214,7 @@ impl Operator {
             files: sources(files),
             change: Some(self.change(options)),
             prune_namespaces: options.prune.clone(),
+            drop_invalid_rules: options.invalid_rules == InvalidRules::Drop,
         };
         read(self.client.apply(request).await)
     }

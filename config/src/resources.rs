@@ -45,13 +45,13 @@ pub use metadata::Metadata;
 pub use policy::{AuthorizationPolicySpec, Operation, Source, TargetRef};
 pub use route::specs::{GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec, TlsRouteSpec};
 pub use route::{
-    BackendRef, CookieConfigSpec, CookieLifetime, CorsSpec, ExtensionRefSpec, FilterType,
-    FractionSpec, GrpcMethodMatch, GrpcRouteMatch, GrpcRouteRule, HeaderModifierSpec, HeaderSpec,
-    HttpHeaderMatch, HttpPathMatch, HttpQueryParamMatch, HttpRouteMatch, HttpRouteRule, MatchType,
-    ParentRef, PathMatchType, PathModifierSpec, PathModifierType, RedirectScheme, Reference,
-    RequestMirrorSpec, RequestRedirectSpec, Route, RouteFilter, RouteRetrySpec, Rule, Rules,
-    SessionCookieSpec, SessionHeaderSpec, SessionPersistenceSpec, SessionType, TcpRouteRule,
-    UrlRewriteSpec,
+    BackendRef, CookieConfigSpec, CookieLifetime, CorsSpec, DroppedRule, ExtensionRefSpec,
+    FilterType, FractionSpec, GrpcMethodMatch, GrpcRouteMatch, GrpcRouteRule, HeaderModifierSpec,
+    HeaderSpec, HttpHeaderMatch, HttpPathMatch, HttpQueryParamMatch, HttpRouteMatch, HttpRouteRule,
+    MatchType, ParentRef, PathMatchType, PathModifierSpec, PathModifierType, RedirectScheme,
+    Reference, RequestMirrorSpec, RequestRedirectSpec, Route, RouteFilter, RouteRetrySpec, Rule,
+    RuleEntry, Rules, SessionCookieSpec, SessionHeaderSpec, SessionPersistenceSpec, SessionType,
+    TcpRouteRule, UrlRewriteSpec,
 };
 pub(crate) use route::{compiled_filters, is_core};
 pub use service::{Callers, ServicePort, ServiceSpec};
@@ -273,8 +273,34 @@ impl Parsed {
     }
 }
 
+/// What becomes of a rule of an HTTPRoute or GRPCRoute that is not valid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InvalidRules {
+    /// The change is refused.
+    #[default]
+    Refuse,
+    /// The rule is left out, with warnings, and the route has the condition PartiallyInvalid. So a route
+    /// that stands in Kubernetes already is taken over as far as it can be.
+    Drop,
+}
+
+impl InvalidRules {
+    /// [`Self::Drop`] if it is asked for.
+    pub fn dropped_if(asked: bool) -> Self {
+        match asked {
+            true => Self::Drop,
+            false => Self::Refuse,
+        }
+    }
+}
+
 /// Reads all documents of all files. Faults are in the result's findings.
 pub fn parse(files: &[SourceFile]) -> Parsed {
+    parse_with(files, InvalidRules::Refuse)
+}
+
+/// The same; what becomes of invalid rules is said.
+pub fn parse_with(files: &[SourceFile], invalid_rules: InvalidRules) -> Parsed {
     let mut parsed = Parsed::default();
     for file in files {
         let mut decoder = Decoder {
@@ -282,6 +308,7 @@ pub fn parse(files: &[SourceFile]) -> Parsed {
             kind: None,
             resource: None,
             findings: Findings::default(),
+            invalid_rules,
         };
         match yaml::documents(&file.text) {
             Ok(documents) => {

@@ -1,4 +1,5 @@
-//! The config service: gRPC over mutual TLS for sidecars and operators, and a local socket for backups.
+//! The config service: gRPC over mutual TLS for sidecars and operators, and a local socket for backups
+//! and rotations.
 //!
 //! [`serve`] has the order of events. `access.rs` decides which calls are allowed, by the identity that the
 //! handshake proved. `state.rs` is the shared state: `state/resources.rs` has the resources in force,
@@ -48,7 +49,7 @@ use crate::proto::discovery_server::DiscoveryServer;
 use crate::proto::operator_server::OperatorServer;
 use crate::store::{Store, StoreError};
 use crate::validate::RESERVED_NAMESPACE;
-pub use admin::{backup, restore};
+pub use admin::{backup, restore, rotate_session_key};
 pub use metrics::MetricsHandle;
 use state::ServerState;
 

@@ -48,10 +48,16 @@ impl<'a> Judge<'a> {
         let resolved = self.resolved(route);
         let entries = route.parents.iter().filter_map(|parent| {
             let accepted = self.accepted(route, parent)?;
+            // Gateway API v1, RouteConditionPartiallyInvalid: only beside an Accepted that holds.
+            let partly = match accepted.status {
+                ConditionStatus::True => partially_invalid(route),
+                ConditionStatus::False => None,
+            };
+            let conditions = [accepted, resolved.clone()].into_iter().chain(partly);
             Some(ParentStatus {
                 parent_ref: parent.clone(),
                 controller_name: CONTROLLER_NAME.to_owned(),
-                conditions: vec![accepted, resolved.clone()],
+                conditions: conditions.collect(),
             })
         });
         entries.collect()
@@ -61,6 +67,10 @@ impl<'a> Judge<'a> {
     fn accepted(&self, route: &Route<'a>, parent: &'a ParentRef) -> Option<Condition> {
         let (reason, message) = match self.attachments.fit(route, parent) {
             Fit::NoService => return None,
+            Fit::NoRule => (
+                Reason::UnsupportedValue,
+                format!("no rule is valid: {}", faults(route)),
+            ),
             Fit::NoPort(misfit) => (
                 Reason::NoMatchingParent,
                 format!("{}; {}", misfit.message, misfit.hint),
@@ -120,7 +130,7 @@ impl<'a> Judge<'a> {
                 faults.push((reason, format!("{}: {}", reference.field, error.message)));
             }
         }
-        for (i, rule) in route.rules().enumerate() {
+        for (i, rule) in route.rules() {
             let of_backends = rule.backends.iter().flat_map(|backend| &backend.filters);
             let extensions = rule.filters.iter().chain(of_backends);
             for to in extensions.filter_map(|one| one.extension_ref.as_ref()) {
@@ -147,6 +157,24 @@ impl<'a> Judge<'a> {
         };
         condition(route, ConditionType::ResolvedRefs, status, reason, message)
     }
+}
+
+/// Set where some rules are left out. The message begins as Gateway API v1 has it.
+fn partially_invalid(route: &Route<'_>) -> Option<Condition> {
+    route.dropped().next()?;
+    Some(condition(
+        route,
+        ConditionType::PartiallyInvalid,
+        ConditionStatus::True,
+        Reason::UnsupportedValue,
+        format!("Dropped Rule {}", faults(route)),
+    ))
+}
+
+/// Of each rule that is left out, what is wrong with it.
+fn faults(route: &Route<'_>) -> String {
+    let faults: Vec<&str> = route.dropped().map(|one| one.dropped.as_str()).collect();
+    faults.join("; ")
 }
 
 impl ConditionStatus {

@@ -9,11 +9,14 @@
 mod keys;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
-use weft_store::{Change, Commit, Condition, Keys, Order, Redb, Snapshot, each, transact};
+use weft_store::{
+    Change, Commit, Condition, Keys, Order, Redb, Snapshot, Transaction, each, transact,
+};
+use weft_transport::locks::lock;
 
 use self::keys::{CURRENT, ID, LAYOUT, REVISIONS, SESSION_SECRETS};
 use crate::compile::{SessionSecret, SessionSecrets};
@@ -29,7 +32,7 @@ pub struct Store {
     path: PathBuf,
     store: String,
     /// From which the keys of sessions are made.
-    session_secrets: SessionSecrets,
+    session_secrets: Mutex<SessionSecrets>,
     /// The number of the last revision that was written completely. After a failed write the store may hold
     /// one more.
     number: AtomicU64,
@@ -136,14 +139,12 @@ impl Store {
             }
             None => give_id(inner.as_ref())?,
         };
-        let session_secrets = session_secrets(inner.as_ref())?;
-        let session_secrets =
-            keys::unseal(&session_secrets).map_err(|reason| damaged(path, reason))?;
+        let session_secrets = session_secrets(inner.as_ref(), path)?;
         let opened = Self {
             inner,
             path: path.to_owned(),
             store,
-            session_secrets,
+            session_secrets: Mutex::new(session_secrets),
             number: AtomicU64::new(0),
         };
         // Everything is read once, so that damage is found before any answer is served.
@@ -247,8 +248,29 @@ impl Store {
     }
 
     /// The secrets from which the keys of sessions are made.
-    pub(crate) fn session_secrets(&self) -> &SessionSecrets {
-        &self.session_secrets
+    pub(crate) fn session_secrets(&self) -> SessionSecrets {
+        lock(&self.session_secrets).clone()
+    }
+
+    /// Makes the next secret of sessions the one that seals, and keeps the one that did. With `forget` all
+    /// are new, and every session ends.
+    ///
+    /// # Errors
+    /// When the disk failed; the secrets are as before then.
+    pub(crate) fn rotate_session_secrets(
+        &self,
+        forget: bool,
+    ) -> Result<SessionSecrets, StoreError> {
+        let rotated = transact(self.inner.as_ref(), |transaction| {
+            let next = match forget {
+                true => SessionSecrets::default().completed([fresh_secret(), fresh_secret()]),
+                false => known_secrets(transaction, &self.path)?.rotated(fresh_secret()),
+            };
+            put_secrets(transaction, &next)?;
+            Ok::<_, StoreError>(next)
+        })?;
+        lock(&self.session_secrets).clone_from(&rotated);
+        Ok(rotated)
     }
 
     fn view(&self) -> Result<View<'_>, StoreError> {
@@ -275,7 +297,7 @@ impl Store {
             schema: 1,
             current: view.set()?.resources.into_values().collect(),
             revisions: view.records(1)?,
-            session_secrets: self.session_secrets.clone(),
+            session_secrets: self.session_secrets(),
         })?)
     }
 
@@ -381,20 +403,36 @@ fn give_id(store: &dyn weft_store::Store) -> Result<String, StoreError> {
     })
 }
 
-/// The sealed secrets of the mesh, the first of which is made here once. They stay when the resources change,
-/// and are part of a backup: sessions outlive both.
-fn session_secrets(store: &dyn weft_store::Store) -> Result<Vec<u8>, StoreError> {
-    let secret = SessionSecret::new(rand::random());
-    let made = keys::seal(&SessionSecrets::new(vec![secret]))?;
+/// The secrets of the mesh, which are made here once. They stay when the resources change, and are part of a
+/// backup: sessions outlive both.
+fn session_secrets(
+    store: &dyn weft_store::Store,
+    path: &Path,
+) -> Result<SessionSecrets, StoreError> {
     transact(store, |transaction| {
-        match transaction.get(SESSION_SECRETS)? {
-            Some(known) => Ok(known),
-            None => {
-                transaction.put(SESSION_SECRETS, &made[..]);
-                Ok(made.clone())
-            }
+        let known = known_secrets(transaction, path)?;
+        let whole = known.clone().completed([fresh_secret(), fresh_secret()]);
+        if whole != known {
+            put_secrets(transaction, &whole)?;
         }
+        Ok(whole)
     })
+}
+
+fn known_secrets(transaction: &mut Transaction, path: &Path) -> Result<SessionSecrets, StoreError> {
+    match transaction.get(SESSION_SECRETS)? {
+        Some(sealed) => keys::unseal(&sealed).map_err(|reason| damaged(path, reason)),
+        None => Ok(SessionSecrets::default()),
+    }
+}
+
+fn put_secrets(transaction: &mut Transaction, secrets: &SessionSecrets) -> Result<(), StoreError> {
+    transaction.put(SESSION_SECRETS, keys::seal(secrets)?);
+    Ok(())
+}
+
+fn fresh_secret() -> SessionSecret {
+    SessionSecret::new(rand::random())
 }
 
 fn damaged(path: &Path, reason: impl ToString) -> StoreError {

@@ -6,6 +6,7 @@
 mod bypass;
 mod external;
 mod routes;
+mod sessions;
 mod traffic;
 mod workloads;
 
@@ -83,6 +84,7 @@ pub fn validate(set: &Set, trust_domain: Option<&TrustDomain>, parsed: &Parsed) 
     // A match of which only a part could be read would be compared wrongly.
     if !parsed.findings.has_errors() {
         check.conflicts();
+        check.cookies();
         check.contradictions();
         check.unreachable();
         check.failover_cycles();

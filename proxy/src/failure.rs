@@ -39,7 +39,8 @@ pub enum Reason {
     NoBackend,
     /// The request reached a sidecar that does not serve the service.
     Misdirected,
-    /// The service exists but has no healthy endpoint.
+    /// The service exists but has no healthy endpoint, or the connections of all attempts that a rule asks
+    /// for have failed.
     NoEndpoint,
     /// This sidecar has no table yet, or is draining.
     NotReady,

@@ -8,7 +8,9 @@ use clap::Args;
 use weft_config::findings::Findings;
 use weft_config::limits;
 use weft_config::operator::{ChangeOptions, ChangeResult, Operator};
-use weft_config::resources::{FilesError, Key, Kind, Resource, Set, SourceFile, parse, read_files};
+use weft_config::resources::{
+    FilesError, InvalidRules, Key, Kind, Resource, Set, SourceFile, parse, parse_with, read_files,
+};
 use weft_config::settings::DurationText;
 use weft_config::status::{Condition, ConditionStatus, ConditionType, ParentStatus};
 
@@ -23,7 +25,7 @@ use crate::process;
     weft apply -f mesh.yaml -m 'split orders 90/10'\n  \
     weft apply -f mesh/ --dry-run\n  \
     weft apply -f shop/ --prune -n shop --dry-run\n  \
-    kubectl get httproute -o yaml | weft apply -f -\n\n\
+    kubectl get httproute -o yaml | weft apply -f - --drop-invalid-rules\n\n\
     Exit code 1 if a sidecar refuses the revision or does not answer in time, 65 if it is invalid;\n\
     an invalid change changes nothing.\n\
     Every field of every kind, and what holds by default: docs/resources/KIND.md, such as\n\
@@ -108,9 +110,17 @@ struct Files {
     /// File or directory with resources, or - for stdin; may be repeated
     #[arg(short, long = "file", required = true, value_name = "FILE")]
     file: Vec<PathBuf>,
+    /// Leave rules of HTTPRoutes and GRPCRoutes out that are not valid, with a warning; without this they
+    /// are errors
+    #[arg(long)]
+    drop_invalid_rules: bool,
 }
 
 impl Files {
+    fn invalid_rules(&self) -> InvalidRules {
+        InvalidRules::dropped_if(self.drop_invalid_rules)
+    }
+
     fn read(&self) -> Result<Vec<SourceFile>, Failure> {
         read(&self.file)
     }
@@ -136,13 +146,13 @@ fn read(paths: &[PathBuf]) -> Result<Vec<SourceFile>, Failure> {
 
 /// The resources of files, if they are valid; warnings go to stderr.
 pub(super) fn offline(paths: &[PathBuf]) -> Result<Set, Failure> {
-    let (set, findings) = checked(&read(paths)?);
+    let (set, findings) = checked(&read(paths)?, InvalidRules::Refuse);
     report(&findings)?;
     Ok(set)
 }
 
-fn checked(files: &[SourceFile]) -> (Set, Findings) {
-    let parsed = parse(files);
+fn checked(files: &[SourceFile], invalid_rules: InvalidRules) -> (Set, Findings) {
+    let parsed = parse_with(files, invalid_rules);
     let mut set = Set::default();
     for resource in parsed.resources.clone() {
         set.insert(resource);
@@ -182,7 +192,7 @@ impl ChangeFlags {
             message: self.message.clone(),
             wait: self.wait.0,
             dry_run: self.dry_run,
-            prune: Vec::new(),
+            ..ChangeOptions::default()
         }
     }
 }
@@ -192,6 +202,7 @@ pub fn apply(args: &Apply) -> Result<(), Failure> {
     let files = args.files.read()?;
     let options = ChangeOptions {
         prune: args.namespace.clone(),
+        invalid_rules: args.files.invalid_rules(),
         ..args.how.options()
     };
     let result = process::runtime()?.block_on(async {
@@ -287,7 +298,8 @@ pub fn diff(args: &Diff) -> Result<(), Failure> {
     let files = args.files.read()?;
     let result = process::runtime()?.block_on(async {
         let mut operator = args.context.connect().await?;
-        operator.diff(&files).await.map_err(|error| refused(&error))
+        let changes = operator.diff(&files, args.files.invalid_rules()).await;
+        changes.map_err(|error| refused(&error))
     })?;
     report(&result.findings)?;
     print_or(args.output, &result.changes, |changes| {
@@ -301,7 +313,7 @@ pub fn diff(args: &Diff) -> Result<(), Failure> {
 
 /// Runs `weft validate`.
 pub fn validate(args: &Validate) -> Result<(), Failure> {
-    let (set, findings) = checked(&args.files.read()?);
+    let (set, findings) = checked(&args.files.read()?, args.files.invalid_rules());
     if args.output != Format::Table {
         print_or(args.output, &findings, |_| String::new())?;
         return if findings.has_errors() {

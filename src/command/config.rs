@@ -34,6 +34,8 @@ enum Command {
     Backup(Backup),
     /// Make a store from a backup
     Restore(Restore),
+    /// Seal new sessions with another key; also while it serves
+    RotateSessionKey(RotateSessionKey),
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +78,22 @@ struct Restore {
     source: PathBuf,
 }
 
+/// Rotates the secret from which the keys of sessions are made (sessionPersistence of routes).
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  weft config rotate-session-key --dir config\n\n\
+    No session ends: tokens that the key before sealed are honoured until the next rotation. If the store or\n\
+    a backup of it came into other hands, add --forget."
+)]
+struct RotateSessionKey {
+    /// Directory of the config service
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Give up all keys, also those that the store keeps for later: every session ends and begins anew
+    #[arg(long)]
+    forget: bool,
+}
+
 /// Runs `weft config`.
 pub fn run(args: Config) -> Result<(), Failure> {
     match args.command {
@@ -93,6 +111,7 @@ pub fn run(args: Config) -> Result<(), Failure> {
             ));
             Ok(())
         }
+        Command::RotateSessionKey(args) => rotate_session_key(&args),
     }
 }
 
@@ -175,6 +194,22 @@ fn backup(args: &Backup) -> Result<(), Failure> {
         .and_then(|mut file| file.write_all(&content).and_then(|()| file.sync_all()))
         .map_err(|error| not_written(&args.target, &error))?;
     note(format_args!("backed up to {}", args.target.display()));
+    Ok(())
+}
+
+fn rotate_session_key(args: &RotateSessionKey) -> Result<(), Failure> {
+    process::runtime()?
+        .block_on(weft_config::server::rotate_session_key(
+            &args.dir,
+            args.forget,
+        ))
+        .map_err(|error| failed(&error))?;
+    note(match args.forget {
+        true => "the key of sessions is rotated, and every session begins anew",
+        false => {
+            "the key of sessions is rotated; tokens of the key before are honoured until the next rotation"
+        }
+    });
     Ok(())
 }
 

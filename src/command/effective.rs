@@ -8,6 +8,17 @@ use weft_config::resources::{Key, Kind, Set};
 use crate::failure::{Code, Failure};
 use crate::output::{Format, Table, print_or};
 
+/// The kinds that have one, in the order in which a bare name is looked up.
+const WITH_TRAFFIC: [Kind; 4] = [
+    Kind::Service,
+    Kind::ExternalService,
+    Kind::HttpRoute,
+    Kind::GrpcRoute,
+];
+
+/// The same, for messages.
+const KINDS: &str = "Service, ExternalService, HTTPRoute, GRPCRoute";
+
 /// Prints the policy in force for `wanted`: `orders`, `orders.shop`, `httproute/orders` or a whole key.
 pub(super) fn show(
     set: &Set,
@@ -18,7 +29,7 @@ pub(super) fn show(
     let key = find(set, wanted, namespace)?;
     let places = effective(set, &key).ok_or_else(|| {
         let kind = key.kind.as_str();
-        let message = format!("a {kind} has no traffic; name a Service or an HTTPRoute");
+        let message = format!("a {kind} has no traffic policy in force; name one of {KINDS}");
         Failure::new(Code::Usage, message)
     })?;
     print_or(format, &places, |places| {
@@ -54,17 +65,12 @@ fn shown(value: &Value) -> String {
 /// route.
 fn find(set: &Set, wanted: &str, namespace: Option<&str>) -> Result<Key, Failure> {
     let usage = |error: &dyn std::fmt::Display| Failure::new(Code::Usage, error);
-    let (kinds, rest) = match wanted.split_once('/') {
-        Some((kind, rest)) => (vec![kind.parse().map_err(|error| usage(&error))?], rest),
-        None => (
-            vec![
-                Kind::Service,
-                Kind::ExternalService,
-                Kind::HttpRoute,
-                Kind::GrpcRoute,
-            ],
-            wanted,
-        ),
+    let (kinds, rest, what) = match wanted.split_once('/') {
+        Some((kind, rest)) => {
+            let kind: Kind = kind.parse().map_err(|error| usage(&error))?;
+            (vec![kind], rest, kind.as_str().to_owned())
+        }
+        None => (WITH_TRAFFIC.to_vec(), wanted, KINDS.replace(", G", " or G")),
     };
     let (name, namespace) = match (rest.split_once('/'), rest.split_once('.')) {
         (Some((namespace, name)), _) | (None, Some((name, namespace))) => (name, Some(namespace)),
@@ -86,7 +92,7 @@ fn find(set: &Set, wanted: &str, namespace: Option<&str>) -> Result<Key, Failure
             }
         }
     }
-    let message = format!("there is no Service or HTTPRoute {wanted}; see weft get all");
+    let message = format!("there is no {what} {rest}; see weft get all");
     Err(Failure::new(Code::Failed, message))
 }
 
@@ -119,6 +125,12 @@ mod tests {
     }
 
     #[test]
+    fn messages_name_the_kinds_that_are_looked_up() {
+        let names = WITH_TRAFFIC.map(Kind::as_str).join(", ");
+        assert_eq!(names, KINDS);
+    }
+
+    #[test]
     fn a_name_finds_its_service_or_route() {
         let set = set();
         let found = |wanted, namespace| find(&set, wanted, namespace).unwrap().to_string();
@@ -132,7 +144,11 @@ mod tests {
                 "a",
                 "a may be Service/shop/a or Service/spare/a; add -n NAMESPACE",
             ),
-            ("b", "there is no Service or HTTPRoute b; see weft get all"),
+            (
+                "b",
+                "there is no Service, ExternalService, HTTPRoute or GRPCRoute b; see weft get all",
+            ),
+            ("grpcroute/r", "there is no GRPCRoute r; see weft get all"),
         ] {
             let error = find(&set, wanted, None).unwrap_err();
             assert_eq!(error.line, message);

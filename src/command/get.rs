@@ -35,7 +35,8 @@ pub struct Get {
     /// Only in this namespace
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// The traffic policy in force for a Service or HTTPRoute, and where each value comes from
+    /// The traffic policy in force for a Service, ExternalService, HTTPRoute or GRPCRoute with the sessions
+    /// of its rules, and where each value comes from
     #[arg(long, value_name = "SERVICE|ROUTE", conflicts_with_all = ["what", "name"])]
     effective: Option<String>,
     /// With --effective: the resources of this file or directory instead of those in force

@@ -2,17 +2,21 @@
 //! knows and names every place that breaks its rule, with the remedy.
 //!
 //! Rules that clippy can check (no `unwrap`, no bare `tokio::spawn`, ...) are in `clippy.toml` and in
-//! `[workspace.lints]`; a rule is here if it is about files, folders or words. Rules about how the parts of
-//! the source depend on each other are in `structure.rs`, and which decoders have fuzz targets in
-//! `fuzzing.rs`.
+//! `[workspace.lints]`; a rule is here if it is about files, folders or words. This file has the rules of
+//! tasks, locks and layers, and each of the others one subject.
 
 #![allow(
     clippy::unwrap_used,
     reason = "the whole crate is tests: a file that cannot be read must stop them"
 )]
 
+mod architecture;
+mod bounds;
+mod circles;
+mod dependencies;
 mod fuzzing;
-mod structure;
+mod lengths;
+mod words;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -46,14 +50,8 @@ const INSIDE: [(&str, &str, &[&str]); 2] = [
 /// Parts of `transport/`, each of which may use those before it.
 const TRANSPORT_ORDER: [&str; 4] = ["http3", "endpoint", "wire", "pool"];
 
-/// Lines of a file before its tests. A longer file has two subjects.
-const PRODUCT_LINES_MAX: usize = 500;
-
 /// The one file that owns tasks of tokio itself.
 const OWNERS: &str = "transport/src/tasks.rs";
-
-/// Columns of a comment: what two files side by side have room for.
-const COMMENT_COLUMNS_MAX: usize = 110;
 
 /// Text that a file that calls itself pure must not contain, and what to use instead.
 const IMPURE: [(&str, &str); 14] = [
@@ -100,6 +98,7 @@ impl Source {
             || self.path.ends_with("/tests.rs")
             || self.path.ends_with("_tests.rs")
             || self.path.ends_with("_simulations.rs")
+            || self.path.contains("_simulations/")
             || self.path.ends_with("/testing.rs")
     }
 
@@ -171,6 +170,29 @@ fn rust_sources() -> Vec<Source> {
     sources().into_iter().filter(Source::is_rust).collect()
 }
 
+/// The crates that name their bounds in one place, and whose modules are told apart here.
+const LIBRARIES: [&str; 6] = [
+    "transport",
+    "ca",
+    "config",
+    "proxy",
+    "loadtest",
+    "netem-tests",
+];
+
+fn library(path: &str) -> Option<(&'static str, &str)> {
+    LIBRARIES.into_iter().find_map(|library| {
+        let inside = path.strip_prefix(library)?.strip_prefix("/src/")?;
+        Some((library, inside))
+    })
+}
+
+fn products() -> Vec<Source> {
+    let mut sources = rust_sources();
+    sources.retain(|source| !source.is_test() && !source.path.starts_with("tests/"));
+    sources
+}
+
 /// Places that break a rule.
 #[derive(Default)]
 struct Findings(String);
@@ -231,36 +253,6 @@ fn every_task_has_an_owner_that_asks_whether_it_may_die_alone() {
                     number,
                     "own tasks by `Tasks` or `TaskSet` of weft_transport::tasks",
                 );
-            }
-        }
-    }
-    findings.expect_none();
-}
-
-#[test]
-fn no_file_tells_more_than_one_story() {
-    let mut findings = Findings::default();
-    for source in rust_sources().iter().filter(|source| !source.is_test()) {
-        let lines = source.product_lines().count();
-        if lines > PRODUCT_LINES_MAX {
-            let what_to_do = format!("{lines} lines: split it, one story to a file");
-            findings.add(&source.path, PRODUCT_LINES_MAX, what_to_do);
-        }
-    }
-    findings.expect_none();
-}
-
-/// rustfmt keeps code within its own limit. Tables and addresses cannot be broken.
-#[test]
-fn comments_keep_within_their_columns() {
-    let mut findings = Findings::default();
-    for source in rust_sources() {
-        for (index, line) in source.text.lines().enumerate() {
-            let is_comment = line.trim_start().starts_with("//");
-            let is_whole = line.contains("://") || line.contains(" | ");
-            if is_comment && !is_whole && line.chars().count() > COMMENT_COLUMNS_MAX {
-                let what_to_do = format!("break the comment within {COMMENT_COLUMNS_MAX} columns");
-                findings.add(&source.path, index + 1, what_to_do);
             }
         }
     }
@@ -394,141 +386,4 @@ fn the_parts_of_transport_point_one_way() {
         }
     }
     findings.expect_none();
-}
-
-#[test]
-fn dependencies_between_the_crates_point_one_way() {
-    let mut findings = Findings::default();
-    for source in sources() {
-        let Some(own) = ORDER.iter().position(|(_, path)| *path == source.path) else {
-            continue;
-        };
-        let mut section = "";
-        for (index, line) in source.text.lines().enumerate() {
-            if line.starts_with('[') {
-                section = line;
-            }
-            // Tests may look back; a program may not.
-            if section != "[dependencies]" && section != "[build-dependencies]" {
-                continue;
-            }
-            let name = line.split(['.', ' ', '=']).next().unwrap_or_default();
-            let found = ORDER.iter().position(|(crate_name, _)| *crate_name == name);
-            if found.is_some_and(|found| found >= own) {
-                findings.add(
-                    &source.path,
-                    index + 1,
-                    format!("{name} is built on this crate: move what is needed down, or take it as an argument"),
-                );
-            }
-        }
-    }
-    findings.expect_none();
-}
-
-#[test]
-fn nothing_is_left_for_later_in_a_comment() {
-    // In two parts, so that this file does not match itself.
-    let words = [
-        concat!("TO", "DO"),
-        concat!("FIX", "ME"),
-        concat!("XX", "X"),
-        concat!("HA", "CK"),
-    ];
-    let mut findings = Findings::default();
-    for source in sources() {
-        if has_extension(&source.path, "lock") {
-            continue;
-        }
-        for (index, line) in source.text.lines().enumerate() {
-            for word in words {
-                if has_word(line, word) {
-                    findings.add(
-                        &source.path,
-                        index + 1,
-                        format!("{word}: do it, or file it where work is planned"),
-                    );
-                }
-            }
-        }
-    }
-    findings.expect_none();
-}
-
-#[test]
-fn no_test_is_switched_off() {
-    let attribute = concat!("#[ig", "nore");
-    let mut findings = Findings::default();
-    for source in rust_sources() {
-        for (index, line) in source.text.lines().enumerate() {
-            if line.trim_start().starts_with(attribute) {
-                findings.add(
-                    &source.path,
-                    index + 1,
-                    "assert what holds at present and say why it is wrong, or delete the test",
-                );
-            }
-        }
-    }
-    findings.expect_none();
-}
-
-#[test]
-fn no_file_names_a_path_of_the_place_where_it_was_written() {
-    let places = [
-        concat!("/wo", "rk/"),
-        concat!("/tmp/", "plan"),
-        concat!("/ro", "ot/"),
-        concat!("/ho", "me/"),
-    ];
-    let mut findings = Findings::default();
-    for source in sources() {
-        for (index, line) in source.text.lines().enumerate() {
-            for place in places {
-                if line.contains(place) {
-                    findings.add(
-                        &source.path,
-                        index + 1,
-                        format!(
-                            "`{place}` exists on one machine only: write a path of the repository"
-                        ),
-                    );
-                }
-            }
-        }
-    }
-    findings.expect_none();
-}
-
-#[test]
-fn links_between_documents_lead_somewhere() {
-    let mut findings = Findings::default();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for source in sources() {
-        if !has_extension(&source.path, "md") {
-            continue;
-        }
-        let folder = root.join(&source.path);
-        let folder = folder.parent().unwrap();
-        for (index, line) in source.text.lines().enumerate() {
-            for target in link_targets(line) {
-                let file = target.split('#').next().unwrap_or_default();
-                if !file.is_empty() && !file.contains("://") && !folder.join(file).exists() {
-                    findings.add(
-                        &source.path,
-                        index + 1,
-                        format!("the link to `{target}` leads nowhere: mend or drop it"),
-                    );
-                }
-            }
-        }
-    }
-    findings.expect_none();
-}
-
-/// The text between `](` and `)`.
-fn link_targets(line: &str) -> impl Iterator<Item = &str> {
-    line.split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split(')').next())
 }

@@ -20,7 +20,7 @@ impl SubscriptionHandle {
 
     /// The table to run; `None` until the first one came from disk or the config service. Each new one must
     /// be answered with one [`Self::acknowledge`]; a table with an acknowledged revision differs only in its
-    /// endpoints. After a refusal this is the last good one again.
+    /// endpoints and in the keys of sessions. After a refusal this is the last good one again.
     pub fn tables(&self) -> watch::Receiver<Option<Arc<Table>>> {
         self.shared.tables.subscribe()
     }

@@ -107,7 +107,7 @@ impl HeldTables {
             self.pending = table;
         }
         if self.in_force.as_ref() == Some(&revision) {
-            // The same revision again, with other endpoints.
+            // The same revision again, with other endpoints or keys of sessions.
             self.asked = None;
             self.answer = Some((revision.clone(), Ok(())));
         } else {

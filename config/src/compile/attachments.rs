@@ -30,6 +30,8 @@ pub(crate) enum Group<'a> {
 pub(crate) enum Fit {
     /// There is no such Service.
     NoService,
+    /// The route has rules, and none of them is valid.
+    NoRule,
     /// No port of it fits.
     NoPort(Misfit),
     /// These ports.
@@ -156,6 +158,7 @@ fn fit<'a>(set: &Set, route: &Route<'a>, parent: &'a ParentRef) -> Fit {
         return Fit::NoService;
     };
     match ports(route.key.kind, parent, &service) {
+        Ok(_) if route.is_without_valid_rule() => Fit::NoRule,
         Ok(ports) => Fit::Ports(ports),
         Err(misfit) => Fit::NoPort(misfit),
     }

@@ -1,15 +1,17 @@
-//! The traffic policy in force for a Service or route, and the source of each value: the answer of `weft get
-//! --effective`. Pure; the code that compiles tables resolves the values.
+//! The traffic policy in force for a Service or route, with the sessions of rules, and the source of each
+//! value: the answer of `weft get --effective`. Pure; the code that compiles tables resolves the values.
 
 use std::fmt;
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::attachments::parent_name;
+use weft_transport::units::format_duration;
+
+use super::attachments::{Act, Attachments, Fit, parent_name};
 use super::traffic::Policies;
-use crate::resources::{FIELDS, Key, Kind, Route, Set};
-use crate::table::ServiceName;
+use crate::resources::{CookieLifetime, FIELDS, Key, Kind, ParentRef, Route, Rule, Set};
+use crate::table::{Carrier, ServiceName};
 
 /// The values in force at one place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -65,8 +67,9 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What is in force for a Service, HTTPRoute or GRPCRoute of `set`: one place for a Service, for a route as
-/// many as its rules and parents differ. `None` if there is no such resource, or if its kind has no traffic.
+/// What is in force for a Service, HTTPRoute or GRPCRoute of `set`: one place for a Service, and one for each
+/// rule there that has sessions; for a route as many as its rules and parents differ. `None` if there is no
+/// such resource, or if its kind has no traffic.
 pub fn effective(set: &Set, key: &Key) -> Option<Vec<Place>> {
     let policies = Policies::new(set);
     if let Some(route) = set.route(key) {
@@ -84,25 +87,120 @@ pub fn effective(set: &Set, key: &Key) -> Option<Vec<Place>> {
         let mut fields = FIELDS.iter();
         fields.any(|field| field.path == one.field && (has_requests || field.on_tcp))
     };
-    let mut fields = policies.why_service(&ServiceName {
+    let name = ServiceName {
         namespace: key.namespace.clone(),
         name: key.name.clone(),
-    });
+    };
+    let mut fields = policies.why_service(&name);
     fields.retain(means_something);
     let place = key.to_string();
-    Some(vec![Place { place, fields }])
+    let own = Place { place, fields };
+    Some([own].into_iter().chain(sessions_at(set, &name)).collect())
+}
+
+/// The rules with sessions that take requests to a Service.
+fn sessions_at(set: &Set, service: &ServiceName) -> Vec<Place> {
+    let attachments = Attachments::new(set);
+    let mut places = Vec::new();
+    for route in set.routes() {
+        for parent in route.parents {
+            if parent_name(&route, parent) != *service {
+                continue;
+            }
+            let Fit::Ports(ports) = attachments.fit(&route, parent) else {
+                continue;
+            };
+            let acts = |port| matches!(attachments.act(&route, parent, port), Act::Acts);
+            if !ports.into_iter().any(acts) {
+                continue;
+            }
+            for (at, rule) in route.rules() {
+                let fields = session(&route, at, &rule);
+                if !fields.is_empty() {
+                    let place = format!("{}: {}", route.key, rule_at(at, &rule, parent));
+                    places.push(Place { place, fields });
+                }
+            }
+        }
+    }
+    places
+}
+
+/// The session of a rule, in the fields of Gateway API; empty of one that has none.
+fn session(route: &Route<'_>, at: usize, rule: &Rule<'_>) -> Vec<Effective> {
+    let compiled = rule
+        .session
+        .and_then(|says| Some((says, says.compiled(&route.scope_of(at))?)));
+    let Some((says, session)) = compiled else {
+        return Vec::new();
+    };
+    let mut fields = Vec::new();
+    let mut add = |field, value: Value, is_written| {
+        let from = match is_written {
+            true => Origin::Rule(route.key.to_string()),
+            false => Origin::Default,
+        };
+        fields.push(Effective { field, value, from });
+    };
+    let written = says.written();
+    add("sessionPersistence.type", says.kind.as_str().into(), true);
+    match &session.carrier {
+        Carrier::Cookie {
+            name,
+            path,
+            permanent,
+        } => {
+            let lifetime = match permanent {
+                true => CookieLifetime::Permanent,
+                false => CookieLifetime::Session,
+            };
+            add(
+                "sessionPersistence.cookie.name",
+                name.as_str().into(),
+                written.name,
+            );
+            add(
+                "sessionPersistence.cookie.path",
+                path.as_str().into(),
+                written.path,
+            );
+            add(
+                "sessionPersistence.cookie.lifetimeType",
+                lifetime.as_str().into(),
+                *permanent,
+            );
+        }
+        Carrier::Header(name) => add(
+            "sessionPersistence.header.name",
+            name.0.as_str().into(),
+            written.name,
+        ),
+    }
+    let timeout = session.timeout.map(format_duration);
+    add(
+        "sessionPersistence.absoluteTimeout",
+        timeout.map_or(Value::Null, Value::from),
+        session.timeout.is_some(),
+    );
+    fields
+}
+
+/// Names a rule of a route at a parent.
+fn rule_at(at: usize, rule: &Rule<'_>, parent: &ParentRef) -> String {
+    let name = match rule.name {
+        Some(name) => format!("rule {name}"),
+        None => format!("rules[{at}]"),
+    };
+    format!("{name} for {} {}", parent.kind, parent.name)
 }
 
 fn of_route(policies: &Policies<'_>, route: &Route<'_>) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
     for parent in route.parents {
-        for (i, rule) in route.rules().enumerate() {
-            let fields = policies.why_rule(route, i, &parent_name(route, parent));
-            let name = match rule.name {
-                Some(name) => format!("rule {name}"),
-                None => format!("rules[{i}]"),
-            };
-            let place = format!("{name} for {} {}", parent.kind, parent.name);
+        for (i, rule) in route.rules() {
+            let mut fields = policies.why_rule(route, i, &parent_name(route, parent));
+            fields.extend(session(route, i, &rule));
+            let place = rule_at(i, &rule, parent);
             match places.iter_mut().find(|other| other.fields == fields) {
                 Some(other) => other.place += &format!(", {place}"),
                 None => places.push(Place {
@@ -113,4 +211,64 @@ fn of_route(policies: &Policies<'_>, route: &Route<'_>) -> Vec<Place> {
         }
     }
     places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::tests::set;
+
+    const MESH: &str = r#"
+apiVersion: weft.dev/v1alpha1
+kind: Service
+metadata: { name: front, namespace: shop }
+spec: { ports: [ { port: 80, protocol: http } ] }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: r, namespace: shop }
+spec:
+  parentRefs: [ { group: "", kind: Service, name: front } ]
+  rules:
+    - name: basket
+      sessionPersistence: { absoluteTimeout: 90m, cookie: { name: s, path: /b, lifetimeType: Permanent } }
+    - sessionPersistence: { type: Header }
+    - matches: [ { path: { value: /plain } } ]
+"#;
+
+    fn sessions(key: &str) -> Vec<String> {
+        let places = effective(&set(MESH), &key.parse().unwrap()).unwrap();
+        let lines = places.iter().flat_map(|place| {
+            let fields = place.fields.iter();
+            let of_session = fields.filter(|one| one.field.starts_with("sessionPersistence."));
+            of_session.map(|one| {
+                let field = one.field.trim_start_matches("sessionPersistence.");
+                let (_, rule) = place.place.split_once(": ").unwrap();
+                format!("{rule}: {field} {} ({})", one.value, one.from)
+            })
+        });
+        lines.collect()
+    }
+
+    #[test]
+    fn sessions_are_shown_at_the_service_and_at_the_route_with_the_source_of_each_value() {
+        let wanted = [
+            "rule basket for Service front: type \"Cookie\" (rule: HTTPRoute/shop/r)",
+            "rule basket for Service front: cookie.name \"s\" (rule: HTTPRoute/shop/r)",
+            "rule basket for Service front: cookie.path \"/b\" (rule: HTTPRoute/shop/r)",
+            "rule basket for Service front: cookie.lifetimeType \"Permanent\" (rule: HTTPRoute/shop/r)",
+            "rule basket for Service front: absoluteTimeout \"1h30m\" (rule: HTTPRoute/shop/r)",
+            "rules[1] for Service front: type \"Header\" (rule: HTTPRoute/shop/r)",
+            "rules[1] for Service front: header.name \"session-...\" (default)",
+            "rules[1] for Service front: absoluteTimeout null (default)",
+        ];
+        let found = sessions("Service/shop/front");
+        let same = |(one, other): (&String, &&str)| match one.contains("header.name") {
+            true => one.contains("header.name \"session-") && one.ends_with("(default)"),
+            false => one == other,
+        };
+        assert_eq!(found.len(), wanted.len(), "{found:#?}");
+        assert!(found.iter().zip(&wanted).all(same), "{found:#?}");
+        assert_eq!(sessions("HTTPRoute/shop/r"), found);
+    }
 }

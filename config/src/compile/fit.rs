@@ -156,6 +156,7 @@ fn restrictions(authorization: &Authorization) -> impl Iterator<Item = Feature> 
             | Feature::RouteFilters
             | Feature::BrokenBackends
             | Feature::LeastBackoff
+            | Feature::RuleRetry
             | Feature::TcpRoutes
             | Feature::TlsRoutes
             | Feature::EndpointDetails

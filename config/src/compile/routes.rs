@@ -10,7 +10,8 @@ use super::references::{References, target};
 use super::traffic::Policies;
 use super::{Compiled, Consumers};
 use crate::resources::{
-    BackendRef, HttpRouteMatch, PathMatchType, Route, RouteFilter, Rules, Set, compiled_filters,
+    BackendRef, HttpRouteMatch, PathMatchType, Route, RouteFilter, RuleEntry, Rules, Set,
+    compiled_filters,
 };
 use crate::table::{
     Backend, Filters, HostPattern, HttpMatch, PathMatch, Persistence, Port, RequestTraffic,
@@ -41,8 +42,8 @@ pub(super) fn add_routes(
                 continue;
             }
             let (name, group) = (parent_name(route, parent), group(route, parent));
-            for (at, rule) in rules.iter().enumerate() {
-                let traffic = policies.rule(route, at, &name);
+            for rule in &rules {
+                let traffic = policies.rule(route, rule.at, &name);
                 for port in &ports {
                     let place = ranked.entry((name.clone(), group, *port)).or_default();
                     place.extend(rule.expand(&traffic));
@@ -162,6 +163,8 @@ impl PartialOrd for Rank {
 
 /// A rule of a route, as far as it does not depend on the parent.
 struct Ruled {
+    /// Its number in the route.
+    at: usize,
     name: String,
     conditions: Vec<(Rank, Option<HttpMatch>)>,
     hosts: Vec<HostPattern>,
@@ -174,7 +177,7 @@ struct Ruled {
 
 impl Ruled {
     fn all(route: &Route<'_>, references: &References<'_>) -> Vec<Self> {
-        let rules = route.rules().enumerate().map(|(at, rule)| {
+        let rules = route.rules().map(|(at, rule)| {
             let mut targets = BTreeSet::new();
             let matched = matched(&route.rules, at);
             let mut filters = |says: &[RouteFilter]| {
@@ -197,6 +200,7 @@ impl Ruled {
             let whole = backends.iter().filter(|one| one.broken.is_none());
             targets.extend(whole.map(|one| one.service.clone()));
             Self {
+                at,
                 name: route.name_of(at),
                 conditions: conditions(&route.rules, at),
                 hosts: match route.rules {
@@ -227,6 +231,7 @@ impl Ruled {
             Rules::Grpc(_) | Rules::Tls(..) | Rules::Tcp(_) => Some(never()),
         };
         Self {
+            at: 0,
             name: route.key.to_string(),
             conditions: vec![(Rank::Bytes, condition)],
             hosts: Vec::new(),
@@ -267,7 +272,8 @@ fn conditions(rules: &Rules<'_>, at: usize) -> Vec<(Rank, Option<HttpMatch>)> {
     let some = |one: HttpMatch| (one != HttpMatch::default()).then_some(one);
     match rules {
         Rules::Http(rules) => {
-            let matches = rules.get(at).map_or(&[][..], |rule| &rule.matches);
+            let rule = rules.get(at).and_then(RuleEntry::rule);
+            let matches = rule.map_or(&[][..], |rule| &rule.matches);
             let any = [HttpRouteMatch::default()];
             let matches = if matches.is_empty() { &any } else { matches };
             let compiled = matches.iter().map(|one| {
@@ -277,7 +283,8 @@ fn conditions(rules: &Rules<'_>, at: usize) -> Vec<(Rank, Option<HttpMatch>)> {
             compiled.collect()
         }
         Rules::Grpc(rules) => {
-            let matches = rules.get(at).map_or(&[][..], |rule| &rule.matches);
+            let rule = rules.get(at).and_then(RuleEntry::rule);
+            let matches = rule.map_or(&[][..], |rule| &rule.matches);
             let compiled = matches.iter().map(|one| {
                 let condition = one.compiled().unwrap_or_else(never);
                 let (service, method) = one.lengths();
@@ -319,7 +326,7 @@ fn matched<'a>(rules: &Rules<'a>, at: usize) -> Option<&'a str> {
     let Rules::Http(rules) = rules else {
         return None;
     };
-    let [only] = rules.get(at)?.matches.as_slice() else {
+    let [only] = rules.get(at)?.rule()?.matches.as_slice() else {
         return None;
     };
     let path = only.path.as_ref()?;

@@ -66,8 +66,12 @@ impl From<SessionSecret> for String {
     }
 }
 
-/// The secrets in force. The first makes the keys that seal; those of the others only open, so that sessions
-/// outlive a change of the secret.
+/// The secrets in force: the present one, the next one, and the one before. The first makes the keys that
+/// seal; those of the others only open.
+///
+/// So no session ends when the secret is rotated. Sidecars learn of that one after the other, and each opens
+/// what any other seals: the next secret was in the tables before it seals, and the one before stays there
+/// until the rotation after.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionSecrets(Vec<SessionSecret>);
@@ -76,6 +80,24 @@ impl SessionSecrets {
     /// These, the one that seals first.
     pub fn new(secrets: Vec<SessionSecret>) -> Self {
         Self(secrets)
+    }
+
+    /// The same with a present and a next one: a store of an earlier build has one, and a new store has none.
+    #[must_use]
+    pub(crate) fn completed(mut self, fresh: [SessionSecret; 2]) -> Self {
+        let missing = fresh.len().saturating_sub(self.0.len());
+        self.0.extend(fresh.into_iter().take(missing));
+        self
+    }
+
+    /// The secrets after a rotation: the next one seals, and `fresh` is the next.
+    #[must_use]
+    pub(crate) fn rotated(&self, fresh: SessionSecret) -> Self {
+        match self.0.as_slice() {
+            [present, next, ..] => Self(vec![next.clone(), fresh, present.clone()]),
+            // Of secrets that are not completed, which no store has.
+            few => Self(few.iter().cloned().chain([fresh]).collect()),
+        }
     }
 
     /// Whether there is none.
@@ -199,6 +221,26 @@ spec:
             assert_ne!(both.session_keys[scope][0], keys[0]);
         }
         assert!(table(&[], Features::all()).session_keys.is_empty());
+    }
+
+    #[test]
+    fn around_a_rotation_any_sidecar_opens_what_any_other_seals() {
+        let before = SessionSecrets::default().completed([secret(1), secret(2)]);
+        let first = before.rotated(secret(3));
+        assert_eq!(first, SessionSecrets(vec![secret(2), secret(3), secret(1)]));
+        let second = first.rotated(secret(4));
+        for (one, other) in [(&before, &first), (&first, &second)] {
+            for (seals, opens) in [(one, other), (other, one)] {
+                assert!(opens.0.contains(&seals.0[0]), "{one:?} {other:?}");
+            }
+        }
+        // The second rotation gives up what sealed before the first.
+        assert!(!second.0.contains(&secret(1)));
+        assert!(second.0.len() <= limits::SESSION_KEYS_MAX);
+        // One of an earlier build goes on, and what is complete stays.
+        let old = SessionSecrets::new(vec![secret(1)]).completed([secret(8), secret(9)]);
+        assert_eq!(old, SessionSecrets(vec![secret(1), secret(8)]));
+        assert_eq!(second.clone().completed([secret(8), secret(9)]), second);
     }
 
     #[test]

@@ -119,6 +119,9 @@ impl<'a> Policies<'a> {
         // What a rule calls its backoff is the least wait (Gateway API, HTTPRouteRetry.backoff); the wait
         // that a policy draws comes on top.
         let of_rule = route.rules.traffic(at);
+        // A stanza always says which codes are retried, if only that none is.
+        let retry = of_rule.as_ref().map(|says| &says.retry);
+        traffic.retry.of_rule = retry.is_some_and(|says| says.codes.is_some());
         if let Some(least) = of_rule.and_then(|says| says.retry.backoff.base) {
             traffic.retry.backoff.at_least = least.0;
         }

@@ -56,8 +56,8 @@ pub enum ConditionType {
     Accepted,
     /// Every reference of the route leads somewhere.
     ResolvedRefs,
-    /// Some rules are in force, and some are not. weft refuses such a document as a whole when it is applied,
-    /// so it is never set on what is in force.
+    /// Some rules are in force, and some are left out, as they are not valid. Only set where it is true: of a
+    /// route that was applied so.
     PartiallyInvalid,
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use weft_transport::units;
 
 use super::traffic::{Size, Span};
-use super::{Key, Kind};
+use super::{InvalidRules, Key, Kind};
 use crate::findings::{Finding, Findings, Position, Severity};
 use crate::nearest::nearest;
 use crate::table::Percent;
@@ -53,6 +53,8 @@ pub(super) struct Decoder<'f> {
     /// The name of the resource, as far as it was read.
     pub(super) resource: Option<Key>,
     pub(super) findings: Findings,
+    /// What becomes of rules of routes that are not valid.
+    pub(super) invalid_rules: InvalidRules,
 }
 
 impl Decoder<'_> {
@@ -226,7 +228,7 @@ impl Decoder<'_> {
             return None;
         }
         if range.contains(&duration) || (zero && duration.is_zero()) {
-            return Some(Span(duration));
+            return Some(Span::written(duration, &text));
         }
         let (least, most) = (range.start(), range.end());
         let (least, most) = (
@@ -371,7 +373,8 @@ pub(super) struct Fields<'n> {
     at: At<'n>,
     entries: &'n [(String, Position, Node)],
     known: Vec<&'static str>,
-    refused: Vec<&'static str>,
+    /// Those that no hint names.
+    unlisted: Vec<&'static str>,
 }
 
 impl<'n> Fields<'n> {
@@ -388,7 +391,7 @@ impl<'n> Fields<'n> {
             at: at.clone(),
             entries,
             known: Vec::new(),
-            refused: Vec::new(),
+            unlisted: Vec::new(),
         })
     }
 
@@ -416,9 +419,14 @@ impl<'n> Fields<'n> {
         found
     }
 
+    /// Passes over a field that means nothing in files.
+    pub(super) fn skip(&mut self, name: &'static str) {
+        self.unlisted.push(name);
+    }
+
     /// Reports a field that is known elsewhere but not supported by weft.
     pub(super) fn refuse(&mut self, decoder: &mut Decoder<'_>, name: &'static str, hint: &str) {
-        self.refused.push(name);
+        self.unlisted.push(name);
         if let Some((_, position, _)) = self.entries.iter().find(|(key, _, _)| key == name) {
             let message = "is not supported yet".to_owned();
             decoder.error_at(
@@ -443,7 +451,7 @@ impl<'n> Fields<'n> {
     /// Reports every field that the reader did not ask for.
     pub(super) fn close(self, decoder: &mut Decoder<'_>) {
         for (key, position, _) in self.entries {
-            if self.known.contains(&key.as_str()) || self.refused.contains(&key.as_str()) {
+            if self.known.contains(&key.as_str()) || self.unlisted.contains(&key.as_str()) {
                 continue;
             }
             let hint = match nearest(key, &self.known) {

@@ -9,6 +9,7 @@ mod grpc_route;
 mod http_route;
 mod matches;
 mod parents;
+mod rules;
 mod session;
 mod tcp_route;
 mod tls_route;
@@ -34,6 +35,7 @@ pub use matches::{
 };
 pub use parents::ParentRef;
 pub(crate) use parents::is_core;
+pub use rules::{DroppedRule, RuleEntry};
 pub use session::{
     CookieConfigSpec, CookieLifetime, SessionCookieSpec, SessionHeaderSpec, SessionPersistenceSpec,
     SessionType,
@@ -70,9 +72,9 @@ pub struct Route<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum Rules<'a> {
     /// Of an HTTPRoute. None at all is one without conditions and backends.
-    Http(&'a [HttpRouteRule]),
+    Http(&'a [RuleEntry<HttpRouteRule>]),
     /// Of a GRPCRoute. None at all takes no call.
-    Grpc(&'a [GrpcRouteRule]),
+    Grpc(&'a [RuleEntry<GrpcRouteRule>]),
     /// Of a TLSRoute, with the hosts that hold for all of them.
     Tls(&'a [TcpRouteRule], &'a [HostPattern]),
     /// Of a TCPRoute.
@@ -134,16 +136,26 @@ impl<'a> Route<'a> {
         parent.namespace.as_deref().unwrap_or(&self.key.namespace)
     }
 
-    /// Its rules.
-    pub fn rules(&self) -> impl Iterator<Item = Rule<'a>> + use<'a> {
+    /// Its rules, each with its number. Those that are left out are not among them.
+    pub fn rules(&self) -> impl Iterator<Item = (usize, Rule<'a>)> + use<'a> {
         let rules = self.rules;
-        (0..rules.len()).filter_map(move |at| rules.rule(at))
+        (0..rules.len()).filter_map(move |at| Some((at, rules.rule(at)?)))
+    }
+
+    /// The rules that are left out.
+    pub fn dropped(&self) -> impl Iterator<Item = &'a DroppedRule> + use<'a> {
+        let rules = self.rules;
+        (0..rules.len()).filter_map(move |at| rules.dropped(at))
+    }
+
+    /// Whether it has rules, and all of them are left out. It is in force nowhere then.
+    pub fn is_without_valid_rule(&self) -> bool {
+        !self.rules.is_empty() && self.rules().next().is_none()
     }
 
     /// All references to backends, those of mirrors included.
     pub fn references(&self) -> impl Iterator<Item = Reference<'a>> + use<'a> {
         self.rules()
-            .enumerate()
             .flat_map(|(i, rule)| rule.references(&format!("spec.rules[{i}]")))
     }
 
@@ -186,13 +198,13 @@ impl<'a> Rules<'a> {
 
     fn rule(self, at: usize) -> Option<Rule<'a>> {
         match self {
-            Self::Http(rules) => rules.get(at).map(|rule| Rule {
+            Self::Http(rules) => rules.get(at)?.rule().map(|rule| Rule {
                 name: rule.name.as_deref(),
                 filters: &rule.filters,
                 backends: &rule.backend_refs,
                 session: rule.session_persistence.as_ref(),
             }),
-            Self::Grpc(rules) => rules.get(at).map(|rule| Rule {
+            Self::Grpc(rules) => rules.get(at)?.rule().map(|rule| Rule {
                 name: rule.name.as_deref(),
                 filters: &rule.filters,
                 backends: &rule.backend_refs,
@@ -213,12 +225,20 @@ impl<'a> Rules<'a> {
         }
     }
 
+    fn dropped(self, at: usize) -> Option<&'a DroppedRule> {
+        match self {
+            Self::Http(rules) => rules.get(at)?.dropped(),
+            Self::Grpc(rules) => rules.get(at)?.dropped(),
+            Self::Tls(..) | Self::Tcp(_) => None,
+        }
+    }
+
     /// What a rule says of traffic, beside the policies.
     pub(crate) fn traffic(&self, at: usize) -> Option<TrafficSpec> {
         let Self::Http(rules) = self else {
             return None;
         };
-        let rule = rules.get(at)?;
+        let rule = rules.get(at)?.rule()?;
         if rule.timeouts.is_none() && rule.retry.is_none() {
             return None;
         }

@@ -6,8 +6,7 @@
 mod fields;
 mod meaning;
 mod read;
-
-use std::time::Duration;
+mod span;
 
 use schemars::JsonSchema;
 use serde::de::{DeserializeOwned, Error};
@@ -22,6 +21,7 @@ use crate::table::{
 
 pub use fields::{FIELDS, Field};
 pub(super) use read::{policy as decode, traffic as decode_traffic};
+pub use span::Span;
 
 /// What a TrafficPolicy says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -137,6 +137,17 @@ pub struct TimeoutsSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = durations(&limit::TIMEOUT_RANGE)))]
     pub stream_idle: Option<Span>,
+}
+
+impl TimeoutsSpec {
+    /// What is wrong with `backendRequest` beside `request`, and what to do (GEP-1742: it is at most that).
+    pub(crate) fn fault(&self) -> Option<(&'static str, &'static str)> {
+        let (request, attempt) = (self.request?, self.backend_request?);
+        (!request.0.is_zero() && attempt.0 > request.0).then_some((
+            "is longer than request, so it never ends an attempt",
+            "make it shorter, or leave it out",
+        ))
+    }
 }
 
 /// See [`crate::table::Retry`].
@@ -445,11 +456,6 @@ pub struct OverridesSpec {
     #[schemars(extend("x-range" = up_to(limit::OVERRIDE_CALLERS_MAX)))]
     pub callers: Option<Vec<IdentityPattern>>,
 }
-
-/// A duration in the syntax of Gateway API: `250ms`, `1h30m`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Span(#[serde(with = "units::duration")] pub Duration);
 
 /// A number of bytes: `64KiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -20,7 +20,9 @@ use crate::proto::{
     ApplyRequest, Change, DeleteRequest, File, Files, GetRequest, ListRevisionsRequest,
     ListSidecarsRequest, Reply, RollbackRequest,
 };
-use crate::resources::{Key, Kind, Parsed, Resource, RouteStatus, Set, SourceFile, parse};
+use crate::resources::{
+    InvalidRules, Key, Kind, Parsed, Resource, RouteStatus, Set, SourceFile, parse_with,
+};
 use crate::status::{ParentStatus, route_statuses};
 use crate::store::{RevisionInfo, StoreError};
 use crate::table::Revision;
@@ -46,10 +48,12 @@ impl Operator for Operations {
             files,
             change,
             prune_namespaces,
+            drop_invalid_rules,
         } = request.into_inner();
+        let rules = InvalidRules::dropped_if(drop_invalid_rules);
         let writing = self.state.writing.lock().await;
         let planned = self
-            .plan(move |state| with_files(state, files, &prune_namespaces))
+            .plan(move |state| with_files(state, files, rules, &prune_namespaces))
             .await?;
         self.change(planned, &call, change, writing).await
     }
@@ -154,9 +158,13 @@ impl Operations {
     /// The findings and changes that applying files would give.
     async fn look(&self, request: Request<Files>) -> Result<Response<Reply>, Status> {
         let _call = OperatorCall::of(&request)?;
-        let files = request.into_inner().files;
+        let Files {
+            files,
+            drop_invalid_rules,
+        } = request.into_inner();
+        let rules = InvalidRules::dropped_if(drop_invalid_rules);
         let planned = self
-            .plan(move |state| with_files(state, files, &[]))
+            .plan(move |state| with_files(state, files, rules, &[]))
             .await?;
         reply(&planned.result)
     }
@@ -243,7 +251,12 @@ impl Operations {
 
 /// The set with the files' resources in it, without others of the namespaces to be pruned, and the findings
 /// and changes of that.
-fn with_files(state: &ServerState, files: Vec<File>, prune: &[String]) -> Result<Planned, Status> {
+fn with_files(
+    state: &ServerState,
+    files: Vec<File>,
+    invalid_rules: InvalidRules,
+    prune: &[String],
+) -> Result<Planned, Status> {
     if prune.iter().any(String::is_empty) {
         return Err(Status::invalid_argument(
             "a namespace to prune has a name: what is in none is not pruned",
@@ -259,7 +272,7 @@ fn with_files(state: &ServerState, files: Vec<File>, prune: &[String]) -> Result
             text: file.text,
         })
         .collect();
-    let parsed = parse(&files);
+    let parsed = parse_with(&files, invalid_rules);
     drop(files);
     let mut next = Set::clone(&state.current().1);
     if !prune.is_empty() {

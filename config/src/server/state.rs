@@ -71,7 +71,7 @@ impl ServerState {
     ) -> Result<Self, StoreError> {
         let (revision, set) = store.current()?;
         let secrets = store.session_secrets();
-        let in_force = InForce::new(revision, trust_domain.clone(), set, secrets);
+        let in_force = InForce::new(revision, trust_domain.clone(), set, &secrets);
         // Before the first revision there was no service for which a workload could have registered.
         let had_workloads = in_force.plan.revision.number > 0;
         let back = now + limits::LEASE;

@@ -1,7 +1,7 @@
 //! Each cause of a status, by the table of Gateway API's conditions.
 
 use super::*;
-use crate::resources::{SourceFile, parse};
+use crate::resources::{InvalidRules, SourceFile, parse, parse_with};
 
 const SERVICES: &str = "
 apiVersion: weft.dev/v1alpha1
@@ -218,4 +218,57 @@ fn a_status_is_written_as_gateway_api_has_it() {
         }])
     );
     assert_eq!(route_statuses(&set).len(), 1);
+}
+
+fn with_invalid(rules: &str) -> Set {
+    let text = format!(
+        "{SERVICES}---\n{}",
+        route("HTTPRoute", "name: echo, port: 80", rules)
+    );
+    let file = SourceFile {
+        name: "t.yaml".into(),
+        text,
+    };
+    let parsed = parse_with(&[file], InvalidRules::Drop);
+    assert!(!parsed.findings.has_errors(), "{:?}", parsed.findings);
+    let mut set = Set::default();
+    parsed
+        .resources
+        .into_iter()
+        .for_each(|resource| set.insert(resource));
+    set
+}
+
+const INVALID: &str = "{filters: [{type: Nonsense}], backendRefs: [{name: v1, port: 8080}]}";
+
+#[test]
+fn a_route_with_a_rule_that_is_left_out_is_accepted_and_partially_invalid() {
+    let valid = "{matches: [{path: {value: /v}}], backendRefs: [{name: v1, port: 8080}]}";
+    let set = with_invalid(&format!("{INVALID}, {valid}"));
+    let status = route_status(&set, &"HTTPRoute/mesh/r".parse().unwrap());
+    let [accepted, resolved, partly] = status[0].conditions.as_slice() else {
+        panic!("{status:?}");
+    };
+    assert_eq!(
+        (accepted.kind, accepted.status),
+        (ConditionType::Accepted, ConditionStatus::True)
+    );
+    assert_eq!(resolved.status, ConditionStatus::True);
+    assert_eq!(
+        (partly.kind, partly.status, partly.reason),
+        (
+            ConditionType::PartiallyInvalid,
+            ConditionStatus::True,
+            Reason::UnsupportedValue
+        )
+    );
+    let wanted = "Dropped Rule spec.rules[0].filters[0].type: ";
+    assert!(partly.message.starts_with(wanted), "{}", partly.message);
+}
+
+#[test]
+fn a_route_without_a_valid_rule_is_not_accepted_and_not_partially_invalid() {
+    let set = with_invalid(INVALID);
+    let (accepted, _) = reasons(&set, "HTTPRoute/mesh/r");
+    assert_eq!(accepted, Reason::UnsupportedValue);
 }

@@ -172,23 +172,60 @@ fn the_secrets_of_sessions_are_made_once_and_survive_reopening_and_restoring() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.redb");
     let store = Store::open(&path).unwrap();
-    let made = store.session_secrets().clone();
+    let made = store.session_secrets();
     assert!(!made.is_empty());
     let backup = store.backup().unwrap();
     drop(store);
     let store = Store::open(&path).unwrap();
-    assert_eq!(*store.session_secrets(), made);
+    assert_eq!(store.session_secrets(), made);
     let restored = dir.path().join("restored.redb");
     Store::restore(&restored, &backup).unwrap();
     let restored = Store::open(&restored).unwrap();
-    assert_eq!(*restored.session_secrets(), made);
+    assert_eq!(restored.session_secrets(), made);
     // Another mesh has others, and a backup from before there were any gets new ones.
     let other = Store::in_memory().unwrap();
-    assert_ne!(*other.session_secrets(), made);
+    assert_ne!(other.session_secrets(), made);
     let without = keys::seal(&serde_json::json!({ "schema": 1, "current": [], "revisions": [] }));
     let old = dir.path().join("old.redb");
     Store::restore(&old, &without.unwrap()).unwrap();
     let old = Store::open(&old).unwrap();
-    assert!(!old.session_secrets().is_empty() && *old.session_secrets() != made);
+    assert!(!old.session_secrets().is_empty() && old.session_secrets() != made);
     assert!(!format!("{store:?}").contains(&String::from_utf8_lossy(&backup)[..64]));
+}
+
+#[test]
+fn a_rotation_of_the_secrets_lasts_and_what_was_made_before_sessions_had_a_next_secret_goes_on() {
+    let memory: Arc<dyn weft_store::Store> = Arc::new(weft_store::Memory::new());
+    let open = || Store::over(Arc::clone(&memory), Path::new("memory")).unwrap();
+    let alone = crate::compile::SessionSecrets::new(vec![fresh_secret()]);
+    let old = keys::put(SESSION_SECRETS.to_vec(), &alone).unwrap();
+    let _ = memory.commit(&[], &[old]).unwrap();
+    let store = open();
+    let before = store.session_secrets();
+    assert_eq!(
+        before.clone().completed([fresh_secret(), fresh_secret()]),
+        before
+    );
+    let text = |secrets: &SessionSecrets| serde_json::to_value(secrets).unwrap();
+    assert_eq!(text(&before)[0], text(&alone)[0]);
+    let rotated = store.rotate_session_secrets(false).unwrap();
+    assert_eq!(text(&rotated)[0], text(&before)[1]);
+    assert_eq!(text(&rotated)[2], text(&before)[0]);
+    assert_eq!(store.session_secrets(), rotated);
+    assert_eq!(open().session_secrets(), rotated);
+    // A backup has them; all new ones share none with these.
+    assert!(
+        String::from_utf8_lossy(&store.backup().unwrap())
+            .contains(text(&rotated)[2].as_str().unwrap())
+    );
+    let new = store.rotate_session_secrets(true).unwrap();
+    let known = text(&rotated);
+    let known = known.as_array().unwrap();
+    assert!(
+        text(&new)
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|one| !known.contains(one))
+    );
 }

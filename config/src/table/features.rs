@@ -36,6 +36,8 @@ pub enum Feature {
     TlsRoutes,
     /// The least wait before a retry ([`super::Backoff::at_least`]).
     LeastBackoff,
+    /// Retries that a rule asks for itself ([`super::Retry::of_rule`]).
+    RuleRetry,
     /// An application of HTTP that takes every request over HTTP/2 ([`super::Port::h2c`]).
     H2c,
     /// The weights and labels of endpoints ([`super::Details`]).
@@ -77,7 +79,7 @@ pub enum Loss {
 
 impl Feature {
     /// Every feature that this build knows.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Bans,
         Self::Absence,
         Self::RouteOnly,
@@ -88,6 +90,7 @@ impl Feature {
         Self::TcpRoutes,
         Self::TlsRoutes,
         Self::LeastBackoff,
+        Self::RuleRetry,
         Self::H2c,
         Self::EndpointDetails,
         Self::Sessions,
@@ -155,6 +158,12 @@ impl Feature {
                 name: "least-backoff",
                 since: "0.1.0",
                 without: "the bounds of the waits between attempts, and no least one",
+                loss: Loss::Words,
+            },
+            Self::RuleRetry => AboutFeature {
+                name: "rule-retry",
+                since: "0.1.0",
+                without: "502 where the connections of all attempts failed",
                 loss: Loss::Words,
             },
             Self::H2c => AboutFeature {

@@ -127,6 +127,10 @@ pub struct Retry {
     /// Bytes of a request's body kept to send it again; a longer body is not retried once part of it
     /// was sent.
     pub body_replay: u32,
+    /// Whether a rule asks for these retries itself (Gateway API, HTTPRouteRetry). If the connections of all
+    /// attempts failed, it is the destination that is unavailable then, and not one connection that broke.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_rule: bool,
 }
 
 /// Waits between attempts, each drawn between zero and a bound that doubles (full jitter), on top of the
@@ -412,6 +416,7 @@ impl std::default::Default for Retry {
                 at_least: Duration::ZERO,
             },
             body_replay: limits::RETRY_BODY_REPLAY,
+            of_rule: false,
         }
     }
 }

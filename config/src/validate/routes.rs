@@ -8,7 +8,7 @@ use crate::compile::attachments::{Act, Attachments, Fit, group, parent_name, pre
 use crate::compile::references::{References, Unresolved, target};
 use crate::findings::Severity;
 use crate::resources::{
-    BackendRef, FilterType, HttpRouteMatch, Key, Kind, ParentRef, Route, Rule, Rules,
+    BackendRef, FilterType, HttpRouteMatch, Key, Kind, ParentRef, Route, Rule, RuleEntry, Rules,
 };
 use crate::table::{Broken, HttpMatch, ServiceName};
 
@@ -33,15 +33,8 @@ impl Check<'_> {
                     self.unresolved(&route, &reference.field, (reference.to, &to), &error);
                 }
             }
-            for (i, rule) in route.rules().enumerate() {
+            for (i, rule) in route.rules() {
                 self.without_backend(&route, &format!("spec.rules[{i}]"), &rule);
-            }
-            if let Rules::Http(rules) = route.rules {
-                for (i, rule) in rules.iter().enumerate() {
-                    if let Some(timeouts) = &rule.timeouts {
-                        self.timeouts(route.key, &format!("spec.rules[{i}].timeouts"), timeouts);
-                    }
-                }
             }
             self.bypasses(&references, &route);
         }
@@ -99,6 +92,8 @@ impl Check<'_> {
                 let wanted = Key::new(parent.target_kind(), &name.namespace, &name.name);
                 self.missing(Severity::Warning, route.key, &format!("{at}.name"), &wanted);
             }
+            // What is wrong with the rules was told where they were read.
+            Fit::NoRule => {}
             Fit::NoPort(_) if self.is_broken(&name.namespace, &name.name) => {}
             Fit::NoPort(misfit) => {
                 let field = format!("{at}.{}", misfit.field);
@@ -166,7 +161,7 @@ fn conditions(rules: &Rules<'_>) -> Vec<(String, String)> {
     };
     match rules {
         Rules::Http(rules) => {
-            for (i, rule) in rules.iter().enumerate() {
+            for (i, rule) in in_force(rules) {
                 let any = [HttpRouteMatch::default()];
                 let matches = match rule.matches.is_empty() {
                     true => &any[..],
@@ -176,7 +171,7 @@ fn conditions(rules: &Rules<'_>) -> Vec<(String, String)> {
             }
         }
         Rules::Grpc(rules) => {
-            for (i, rule) in rules.iter().enumerate() {
+            for (i, rule) in in_force(rules) {
                 match rule.matches.is_empty() {
                     true => add(i, vec![Some(HttpMatch::default())]),
                     false => add(i, rule.matches.iter().map(|one| one.compiled()).collect()),
@@ -186,6 +181,11 @@ fn conditions(rules: &Rules<'_>) -> Vec<(String, String)> {
         Rules::Tls(..) | Rules::Tcp(_) => {}
     }
     all
+}
+
+fn in_force<R>(rules: &[RuleEntry<R>]) -> impl Iterator<Item = (usize, &R)> {
+    let numbered = rules.iter().enumerate();
+    numbered.filter_map(|(i, entry)| Some((i, entry.rule()?)))
 }
 
 fn canonical(mut condition: HttpMatch) -> String {

@@ -2,6 +2,7 @@
 
 mod external;
 mod routes;
+mod sessions;
 mod warnings;
 
 use super::*;

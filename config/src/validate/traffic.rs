@@ -67,14 +67,9 @@ impl Check<'_> {
         self.traffic(key, "spec.traffic", traffic);
     }
 
-    /// The timeouts of a route's rule, or of a policy (GEP-1742: `backendRequest` is at most `request`).
+    /// The timeouts of a policy; those of a rule are checked where it is read.
     pub(super) fn timeouts(&mut self, key: &Key, at: &str, timeouts: &TimeoutsSpec) {
-        if let (Some(request), Some(attempt)) = (timeouts.request, timeouts.backend_request)
-            && !request.0.is_zero()
-            && (attempt > request)
-        {
-            let message = "is longer than request, so it never ends an attempt";
-            let hint = "make it shorter, or leave it out";
+        if let Some((message, hint)) = timeouts.fault() {
             self.error(key, &format!("{at}.backendRequest"), message, hint);
         }
     }

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use weft_config::operator::{ChangeOptions, OperatorError};
+use weft_config::resources::InvalidRules;
 
 use crate::MESH;
 use crate::world::{PATIENCE, Sidecar, World, apply, endpoints, files, name};
@@ -15,7 +16,7 @@ async fn an_operator_whose_certificate_has_ended_changes_nothing_on_its_open_con
     let life = Duration::from_secs(3);
     let credentials = world.authority.credentials_for(id, life);
     let mut anna = world.connect(&credentials).await;
-    anna.diff(&files(MESH)).await.unwrap();
+    anna.diff(&files(MESH), InvalidRules::Refuse).await.unwrap();
     let ended = credentials.svid().not_after();
     while ended.elapsed().is_err() {
         tokio::time::sleep(Duration::from_millis(50)).await;

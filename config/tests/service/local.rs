@@ -6,7 +6,8 @@ use futures_util::FutureExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use weft_config::limits::ADMIN_CONNECTIONS_MAX;
-use weft_config::server::{backup, restore};
+use weft_config::server::{backup, restore, rotate_session_key};
+use weft_config::table::{SessionKey, Table};
 
 use crate::MESH;
 use crate::world::{PATIENCE, World, apply};
@@ -73,6 +74,56 @@ async fn a_service_that_stops_ends_connections_that_say_nothing() {
     let refused = UnixStream::connect(&socket).await.unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::NotFound);
     end_of(&mut stream).await.unwrap();
+}
+
+const SESSIONS: &str = r#"
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: r, namespace: shop }
+spec:
+  parentRefs: [ { group: "", kind: Service, name: orders } ]
+  rules: [ { sessionPersistence: {}, backendRefs: [ { name: orders, port: 80 } ] } ]
+"#;
+
+/// The keys of the one rule with sessions.
+fn keys(table: &Table) -> Vec<SessionKey> {
+    table.session_keys.values().flatten().cloned().collect()
+}
+
+#[tokio::test]
+async fn rotated_keys_reach_sidecars_under_the_same_revision_and_outlive_a_restart() {
+    let mut world = World::start().await;
+    let mut frontend = world.sidecar("frontend", &["orders.shop"], &[]);
+    let _acknowledging = frontend.acknowledge_everything();
+    let mut operator = world.operator("anna").await;
+    let mesh = MESH.to_owned() + SESSIONS;
+    let revision = apply(&mut operator, &mesh).await.revision.unwrap();
+    let first = frontend.table(|table| !keys(table).is_empty()).await;
+    let first = keys(&first);
+    rotate_session_key(world.dir.path(), false).await.unwrap();
+    let second = frontend.table(|table| keys(table) != first).await;
+    assert_eq!(second.revision, revision);
+    let second = keys(&second);
+    // The sidecar knew the key that seals from now on, and goes on to know the one that did.
+    assert_eq!((&second[0], &second[2]), (&first[1], &first[0]));
+    assert!(!first.contains(&second[1]));
+    // A change beside it keeps them, as does a restart.
+    let changed = mesh
+        + "---\napiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: { name: more, namespace: shop }\nspec: { ports: [ { port: 80, protocol: http } ] }\n";
+    let later = apply(&mut operator, &changed).await.revision.unwrap();
+    let table = frontend.table(|table| table.revision == later).await;
+    assert_eq!(keys(&table), second);
+    world.stop().await;
+    // In the file, as no service runs; all of them, as one came into other hands.
+    rotate_session_key(world.dir.path(), true).await.unwrap();
+    world.serve().await;
+    let mut frontend = world.sidecar("frontend", &["orders.shop"], &[]);
+    let table = frontend.table(|table| !keys(table).is_empty()).await;
+    assert!(keys(&table).iter().all(|key| !second.contains(key)));
+    let nowhere = tempfile::tempdir().unwrap();
+    let error = rotate_session_key(nowhere.path(), false).await.unwrap_err();
+    assert!(error.to_string().contains("config.redb"), "{error}");
 }
 
 /// Waits until the service has ended a connection, with or without an answer.

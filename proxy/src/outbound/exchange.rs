@@ -21,6 +21,7 @@ use super::pick::Criteria;
 use super::route::Route;
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Reason};
+use crate::http::answer;
 use crate::http::content::Content;
 use crate::http::upload::{Sending, Upload};
 use crate::limits;
@@ -66,6 +67,16 @@ pub(super) enum Carries {
     },
     /// Bytes, once the far side has accepted: none are read from the application before that.
     Tunnel,
+}
+
+/// What follows an attempt.
+enum Then {
+    /// Another one, after this pause.
+    Again(Duration),
+    /// Its outcome is the answer.
+    Answer,
+    /// No answer is to be had.
+    GiveUp,
 }
 
 /// The body of a copy that is sent beside an exchange.
@@ -143,12 +154,16 @@ impl Exchange {
                 let (last, name) = (self.criteria.tried.last(), self.route.name.as_ref());
                 let (cluster, count) = (&self.route.cluster, self.count());
                 record.counted = self.worker.leaving(cluster, last, name, count);
-                match self.retry_pause(&outcome, attempts, record) {
+                match self.then(&outcome, attempts, record) {
                     // Its stream is reset here, before the pause.
-                    Some(pause) => pause,
-                    None => {
+                    Then::Again(pause) => pause,
+                    Then::Answer => {
                         let told = |failed: Failed| with_standing(failed.failure, cluster);
                         return outcome.map_err(told);
+                    }
+                    Then::GiveUp => {
+                        let failure = in_vain(outcome, attempts.made());
+                        return Err(with_standing(failure, cluster));
                     }
                 }
             };
@@ -259,18 +274,20 @@ impl Exchange {
         }
     }
 
-    /// The pause before it is sent again; none if this outcome is the answer.
-    fn retry_pause(
+    /// What follows an attempt that ended like this.
+    fn then(
         &self,
         outcome: &Result<Answered, Failed>,
         attempts: Attempts,
         record: &mut Record,
-    ) -> Option<Duration> {
+    ) -> Then {
         let repeatable = self.is_repeatable();
         let (setback, at) = match outcome {
             Ok(answered) => {
                 // A good answer is relayed.
-                answered.cause?;
+                if answered.cause.is_none() {
+                    return Then::Answer;
+                }
                 let setback = FailedAttempt {
                     cause: answered.cause,
                     advice: RetryAdvice::of(answered.response.headers()),
@@ -303,14 +320,17 @@ impl Exchange {
             if !self.is_tunnel() {
                 record.retried = Some(Arc::clone(counts));
             }
-            return Some(pause);
+            return Then::Again(pause);
         }
         if let Some(trace) = self.trace
             && attempts.is_spent(setback.advice, next)
         {
             self.worker.shared.propagation.spend(trace);
         }
-        None
+        match Attempts::is_in_vain(&self.route.traffic.retry, setback.cause, next) {
+            true => Then::GiveUp,
+            false => Then::Answer,
+        }
     }
 
     /// Takes the endpoints of the newest table for a further attempt: the last one may have failed because
@@ -338,6 +358,17 @@ impl Exchange {
             ),
         }
     }
+}
+
+/// The failure of a request whose attempts all failed by their connections.
+fn in_vain(outcome: Result<Answered, Failed>, made: u32) -> Failure {
+    let last = match outcome {
+        Ok(Answered { response, .. }) => answer::told(response.headers(), response.status()),
+        Err(failed) => Some(failed.failure),
+    };
+    let last = last.map_or_else(String::new, |failure| format!("; the last: {failure}"));
+    let detail = format!("no connection lasted until an answer in {made} attempts{last}");
+    Failure::new(Reason::NoEndpoint, detail)
 }
 
 /// The failure of the last attempt; says so if it hit an endpoint that was out, because no other was left.

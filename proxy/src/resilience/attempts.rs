@@ -241,6 +241,15 @@ impl Attempts {
         Next::Retry(pause)
     }
 
+    /// Whether the destination counts as unavailable (RFC 9209 section 2.3.3, "recent attempts to communicate
+    /// with it may have failed"): a rule asked for retries, all of them were made, and the last connection
+    /// failed as the ones before.
+    pub(crate) fn is_in_vain(retry: &Retry, cause: Option<RetryCause>, next: Next) -> bool {
+        retry.of_rule
+            && next == Next::Withheld(WithheldReason::Attempts)
+            && cause.is_some_and(RetryCause::is_of_connection)
+    }
+
     /// Whether all allowed attempts were made, so that the caller of this application should not multiply
     /// them.
     pub(crate) fn is_spent(self, advice: RetryAdvice, next: Next) -> bool {
@@ -492,5 +501,29 @@ mod tests {
             ..rules
         };
         assert_eq!(attempts.copy(&poor, &hedge, true, now), Hedging::Withheld);
+    }
+
+    #[test]
+    fn only_where_a_rule_asks_and_all_connections_failed_is_a_destination_unavailable() {
+        let policy = Retry::default();
+        let rule = Retry {
+            of_rule: true,
+            ..Retry::default()
+        };
+        let spent = Next::Withheld(WithheldReason::Attempts);
+        for cause in [RetryCause::NotReached, RetryCause::Broken] {
+            assert!(Attempts::is_in_vain(&rule, Some(cause), spent));
+            assert!(!Attempts::is_in_vain(&policy, Some(cause), spent));
+            for other in [
+                Next::End,
+                Next::Withheld(WithheldReason::Budget),
+                Next::Withheld(WithheldReason::Deadline),
+            ] {
+                assert!(!Attempts::is_in_vain(&rule, Some(cause), other));
+            }
+        }
+        for cause in [Some(UNAVAILABLE), Some(RetryCause::TooSlow), None] {
+            assert!(!Attempts::is_in_vain(&rule, cause, spent));
+        }
     }
 }

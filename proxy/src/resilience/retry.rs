@@ -44,6 +44,16 @@ pub(crate) enum RetryCause {
     Grpc(u8),
 }
 
+impl RetryCause {
+    /// Whether there was no response: the connection was not there, or ended before one.
+    pub(crate) fn is_of_connection(self) -> bool {
+        match self {
+            Self::NotReached | Self::Broken => true,
+            Self::Unprocessed | Self::TooSlow | Self::Status(_) | Self::Grpc(_) => false,
+        }
+    }
+}
+
 /// The facts known about the request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {

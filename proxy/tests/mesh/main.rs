@@ -15,6 +15,7 @@ mod peer_errors;
 mod raw;
 mod resilience;
 mod routes;
+mod shares;
 mod sidecars;
 mod tcp;
 mod traffic_policy;

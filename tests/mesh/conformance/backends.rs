@@ -224,6 +224,39 @@ fn what_no_route_may_say_is_one_clear_line_and_changes_nothing() {
     expect(&fixture, "nothing changed", &[("GET /", "v1")]);
 }
 
+#[test]
+fn a_rule_that_is_not_valid_is_left_out_if_asked_and_the_rules_beside_it_work() {
+    let _judging = judging("X44");
+    let fixture = Fixture::start();
+    let bad =
+        at("/bad", "{ name: v2, port: 80 }").replace("- {", "- { filters: [ { type: New } ],");
+    let both = route("r", &(bad.clone() + &at("/good", "{ name: v1, port: 80 }")));
+    assert_eq!(fixture.try_apply(&both).code, 65);
+    let told = fixture.apply_what_is_valid(&both);
+    assert!(
+        told.stderr
+            .contains("warning: spec.rules[0].filters[0].type:")
+            && told
+                .stdout
+                .contains("PartiallyInvalid=True UnsupportedValue: Dropped Rule"),
+        "{told:?}"
+    );
+    expect(&fixture, "X44", &[("GET /good", "v1"), ("GET /bad", "404")]);
+    let partly = [
+        GOOD[0],
+        GOOD[1],
+        ("PartiallyInvalid", "True UnsupportedValue"),
+    ];
+    expect_conditions(&fixture, "X44", &partly);
+    // Without a valid rule the route is not in force: requests go as without it.
+    fixture.apply_what_is_valid(&route("r", &bad));
+    let refused = [("Accepted", "False UnsupportedValue")];
+    expect_conditions(&fixture, "X44", &refused);
+    let found = fixture.conditions("httproute", "r", "shop");
+    assert!(!found.contains_key("PartiallyInvalid"), "{found:?}");
+    assert_eq!(fixture.ask("GET /bad").response.status, 200);
+}
+
 fn mirror(share: &str) -> String {
     format!(
         "filters: [ {{ type: RequestMirror, requestMirror: {{ backendRef: {{ name: v2, port: 80 }}, {share} }} }} ], \

@@ -69,19 +69,39 @@ fn repeated_names_and_durations_mean_what_the_specification_says() {
         let rule = rule(&format!("timeouts: {{ request: {text} }}"));
         refused(&fixture, "X55", &rule, "spec.rules[0].timeouts.request");
     }
-    for text in [
-        "0h",
-        "0s",
-        "0h0m0s",
-        "150m",
-        "7230s",
-        "10s30m1h",
-        "100ms200ms300ms",
-        "01h",
-        "00060m",
-        "1h500ms",
+    for (text, canonical) in [
+        ("0h", "0s"),
+        ("0s", "0s"),
+        ("0h0m0s", "0s"),
+        ("150m", "2h30m"),
+        ("7230s", "2h30s"),
+        ("10s30m1h", "1h30m10s"),
+        ("100ms200ms300ms", "600ms"),
+        ("01h", "1h"),
+        ("00060m", "1h"),
+        ("1h500ms", "1h500ms"),
     ] {
         fixture.apply(&rule(&format!("timeouts: {{ request: {text} }}")));
+        // What a user wrote is not rewritten; what weft says of it has the canonical form.
+        let weft = |arguments: &[&str]| {
+            let told = fixture.mesh.weft(arguments).ok();
+            serde_json::from_str::<serde_json::Value>(&told).unwrap()
+        };
+        let shown = weft(&["get", "httproute", "r", "-n", "shop", "-o", "json"]);
+        let shown = &shown[0]["spec"]["rules"][0]["timeouts"]["request"];
+        assert_eq!(shown, text, "X55");
+        let effective = weft(&[
+            "get",
+            "--effective",
+            "httproute/r",
+            "-n",
+            "shop",
+            "-o",
+            "json",
+        ]);
+        let fields = effective[0]["fields"].as_array().unwrap().iter();
+        let mut request = fields.filter(|one| one["field"] == "timeouts.request");
+        assert_eq!(request.next().unwrap()["value"], canonical, "X55 {text}");
     }
     // X11: of a parameter that a request repeats, the first one counts. X35: no rule takes the others.
     fixture.apply(&rule(

@@ -119,7 +119,16 @@ impl Fixture {
     }
 
     pub(super) fn try_apply(&self, resources: &str) -> Output {
-        try_replace(&self.mesh, &(services() + resources))
+        try_replace(&self.mesh, &(services() + resources), &[])
+    }
+
+    /// As [`Self::apply`]; rules that are not valid are left out.
+    #[track_caller]
+    pub(super) fn apply_what_is_valid(&self, resources: &str) -> Output {
+        let resources = services() + resources;
+        let output = try_replace(&self.mesh, &resources, &["--drop-invalid-rules"]);
+        assert_eq!(output.code, 0, "{output:?}");
+        output
     }
 
     /// Where the client of a namespace calls `echo:80`.
@@ -167,18 +176,18 @@ impl Fixture {
 /// Makes these the only resources of the namespaces of the cases.
 #[track_caller]
 pub(super) fn replace(mesh: &Mesh, resources: &str) -> String {
-    let output = try_replace(mesh, resources);
+    let output = try_replace(mesh, resources, &[]);
     output.ok()
 }
 
-fn try_replace(mesh: &Mesh, resources: &str) -> Output {
+fn try_replace(mesh: &Mesh, resources: &str, more: &[&str]) -> Output {
     let path = mesh.folder().join("case.yaml");
     std::fs::write(&path, resources).unwrap();
     let mut command = mesh.weft_command(&["apply", "--prune"]);
     for namespace in NAMESPACES {
         command.args(["-n", namespace]);
     }
-    run(command.arg("-f").arg(path))
+    run(command.args(more).arg("-f").arg(path))
 }
 
 /// The conditions of a route at its first parent, by type: status and reason.

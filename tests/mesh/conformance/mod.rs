@@ -14,6 +14,7 @@ mod matching;
 mod mirrors;
 mod parents;
 mod protocols;
+mod redirects;
 mod report;
 mod retries;
 mod sessions;

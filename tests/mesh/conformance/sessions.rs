@@ -2,7 +2,7 @@
 
 use super::fixture::{Answer, Fixture, expect_shares, route};
 use super::report::judging;
-use crate::harness::eventually;
+use crate::harness::{eventually, run};
 
 /// The cookie or header with its token, as a client sends it, and who answered.
 #[track_caller]
@@ -105,6 +105,44 @@ fn a_session_stays_at_its_endpoint_over_a_thousand_requests_and_a_restart_of_the
     let told = answer.header("set-cookie").unwrap();
     let again = told.split(';').next().unwrap();
     stays(&fixture, "/", again, &answer.outcome(), 50);
+}
+
+/// Rotates the key of sessions, while the config service serves.
+fn rotate(fixture: &Fixture, more: &[&str]) {
+    let mut command = fixture.mesh.weft_command(&["config", "rotate-session-key"]);
+    let folder = fixture.mesh.folder().join("config");
+    let told = run(command.arg("--dir").arg(folder).args(more));
+    assert!(
+        told.code == 0 && told.stderr.contains("is rotated"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn no_session_ends_by_a_rotation_of_the_key_until_the_next_one() {
+    let fixture = Fixture::start();
+    fixture.apply(&route(
+        "rotated",
+        "- { sessionPersistence: { sessionName: s }, backendRefs: [ { name: echo, port: 80 } ] }",
+    ));
+    let (pair, workload, _) = begin(&fixture, "/");
+    let ends = |pair: &str| {
+        let answer = fixture.ask(&format!("GET / {{Cookie: {pair}}}"));
+        assert_eq!(answer.response.status, 200, "{answer:?}");
+        answer.header("set-cookie").is_some()
+    };
+    // Whether the sidecar has heard of it or not.
+    rotate(&fixture, &[]);
+    stays(&fixture, "/", &pair, &workload, 50);
+    rotate(&fixture, &[]);
+    eventually("the key before the last is given up", || ends(&pair));
+    let (pair, workload, _) = begin(&fixture, "/");
+    rotate(&fixture, &[]);
+    stays(&fixture, "/", &pair, &workload, 50);
+    rotate(&fixture, &["--forget"]);
+    eventually("every session ends", || ends(&pair));
+    let (pair, workload, _) = begin(&fixture, "/");
+    stays(&fixture, "/", &pair, &workload, 50);
 }
 
 #[test]

@@ -1,4 +1,10 @@
 //! The state that the streams of one connection share: the QUIC connection, the peer, and its verdicts.
+//!
+//! A part of the driver, and not of the core: it owns QUIC's handle, the locks between tasks and the wakers
+//! of those that wait, so there is little left of it without them. What is decided here is decided by pure
+//! parts, to which it tells the time: `reset_guard.rs` (streams cut short), `stopped_readers.rs` (streams
+//! given up), `connection_core.rs` (GOAWAY and settings), and `lag::takes_on` (how many streams a slow worker
+//! takes on).
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -67,6 +67,7 @@ fn needs(port: &Port) -> impl Iterator<Item = Feature> {
             (Feature::RouteFilters, has_filters(rule)),
             (Feature::BrokenBackends, has_broken(rule)),
             (Feature::LeastBackoff, has_least_backoff(rule)),
+            (Feature::RuleRetry, rule.traffic.retry.of_rule),
             (Feature::Sessions, rule.session.is_some()),
         ]
     });
@@ -102,6 +103,9 @@ fn fitted(rule: &mut RouteRule, features: Features) -> Vec<Feature> {
     }
     if !features.has(Feature::LeastBackoff) && has_least_backoff(rule) {
         Arc::make_mut(&mut rule.traffic).retry.backoff.at_least = Duration::ZERO;
+    }
+    if !features.has(Feature::RuleRetry) && rule.traffic.retry.of_rule {
+        Arc::make_mut(&mut rule.traffic).retry.of_rule = false;
     }
     if !features.has(Feature::BrokenBackends) {
         for backend in &mut rule.backends {

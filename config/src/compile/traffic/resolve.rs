@@ -84,17 +84,17 @@ impl<'l, 'a> Resolver<'l, 'a> {
         Timeouts {
             request: self
                 .optional("timeouts.request", Origin::Default, |says| {
-                    says.timeouts.request
+                    says.timeouts.request.map(Span::canonical)
                 })
                 .and_then(some),
             backend_request: self
                 .optional("timeouts.backendRequest", Origin::Default, |says| {
-                    says.timeouts.backend_request
+                    says.timeouts.backend_request.map(Span::canonical)
                 })
                 .and_then(some),
             stream_idle: self
                 .optional("timeouts.streamIdle", idle, |says| {
-                    says.timeouts.stream_idle
+                    says.timeouts.stream_idle.map(Span::canonical)
                 })
                 .and_then(some),
         }
@@ -124,6 +124,7 @@ impl<'l, 'a> Resolver<'l, 'a> {
                 default.respect_retry_after,
                 |says| says.retry.respect_retry_after,
             ),
+            of_rule: default.of_rule,
             backoff: self.backoff(default.backoff),
             body_replay: self
                 .value("retry.bodyReplay", Size(default.body_replay), |says| {
@@ -336,7 +337,8 @@ impl<'l, 'a> Resolver<'l, 'a> {
         default: Duration,
         read: impl Fn(&TrafficSpec) -> Option<Span>,
     ) -> Duration {
-        self.value(field, Span(default), read).0
+        let canonical = |says: &TrafficSpec| read(says).map(Span::canonical);
+        self.value(field, Span::of(default), canonical).0
     }
 
     fn value<T: Serialize>(

@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::backends::{BackendRef, Extras, backends};
 use super::filters::{Level, RouteFilter, filters};
-use super::http_route::{HOSTNAMES, count_matches, unique_names};
 use super::matches::{
     HttpHeaderMatch, MatchType, add_headers, bounded, check_pattern, header_matches, match_type,
 };
-use super::parents::{ParentRef, all_or_none, parents};
+use super::parents::{ParentRef, all_or_none};
+use super::rules::{DROPPED, Reader, RuleEntry, requests};
 use super::section;
 use super::session::{SessionPersistenceSpec, session};
 use crate::limits;
@@ -27,8 +27,8 @@ pub struct GrpcRouteSpec {
     /// Its rules. Of several that match a call, the most specific one takes it. Without a rule, every call
     /// gets UNIMPLEMENTED.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-range" = up_to(limits::RULES_PER_ROUTE_MAX)))]
-    pub rules: Vec<GrpcRouteRule>,
+    #[schemars(with = "Vec<GrpcRouteRule>", extend("x-range" = up_to(limits::RULES_PER_ROUTE_MAX)))]
+    pub rules: Vec<RuleEntry<GrpcRouteRule>>,
 }
 
 /// One rule.
@@ -138,31 +138,23 @@ impl GrpcMethodMatch {
     }
 }
 
+const RULES: Reader<GrpcRouteRule> = Reader {
+    some: false,
+    rule,
+    outline: |rule| (rule.name.as_deref(), rule.matches.len()),
+};
+
 pub(in crate::resources) fn decode(
     decoder: &mut Decoder<'_>,
     at: &At<'_>,
 ) -> Option<GrpcRouteSpec> {
-    let mut fields = Fields::open(decoder, at)?;
-    let parent_refs = parents(decoder, &mut fields);
-    let rules = fields.take("rules").map(|at| {
-        let items = decoder.list(&at, limits::RULES_PER_ROUTE_MAX);
-        let read = items.iter().filter_map(|item| rule(decoder, item));
-        let read: Vec<GrpcRouteRule> = read.collect();
-        let matches = read.iter().map(|rule| rule.matches.len()).sum();
-        count_matches(decoder, &at, matches);
-        unique_names(decoder, &at, read.iter().map(|rule| rule.name.as_deref()));
-        read
-    });
-    fields.refuse(decoder, "hostnames", HOSTNAMES);
-    fields.close(decoder);
-    Some(GrpcRouteSpec {
-        parent_refs: parent_refs?,
-        rules: rules.unwrap_or_default(),
-    })
+    let (parent_refs, rules) = requests(decoder, at, &RULES)?;
+    Some(GrpcRouteSpec { parent_refs, rules })
 }
 
 fn rule(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<GrpcRouteRule> {
     let mut fields = Fields::open(decoder, at)?;
+    fields.skip(DROPPED);
     let name = fields.take("name").map(|at| section(decoder, &at));
     let matches = fields.take("matches").map(|at| {
         let items = decoder.list(&at, limits::MATCHES_PER_RULE_MAX);

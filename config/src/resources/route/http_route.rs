@@ -1,7 +1,5 @@
 //! `gateway.networking.k8s.io/v1` HTTPRoute.
 
-use std::collections::BTreeSet;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +7,8 @@ use super::backends::{BackendRef, Extras, backends};
 use super::duration::{duration, duration_or_zero};
 use super::filters::{FilterType, Level, RouteFilter, filters, prefix_fault};
 use super::matches::{HttpRouteMatch, matches};
-use super::parents::{ParentRef, all_or_none, parents};
+use super::parents::{ParentRef, all_or_none};
+use super::rules::{DROPPED, Reader, RuleEntry, requests};
 use super::section;
 use super::session::{SessionPersistenceSpec, session};
 use crate::limits;
@@ -28,7 +27,8 @@ pub struct HttpRouteSpec {
     /// Its rules. Of several that match a request, the most specific one takes it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-range" = some(limits::RULES_PER_ROUTE_MAX), "x-default" = "one that takes every request and answers 500"))]
-    pub rules: Vec<HttpRouteRule>,
+    #[schemars(with = "Vec<HttpRouteRule>")]
+    pub rules: Vec<RuleEntry<HttpRouteRule>>,
 }
 
 /// One rule.
@@ -103,60 +103,23 @@ pub struct RouteRetrySpec {
     pub backoff: Option<Span>,
 }
 
-/// Why a mesh route has no hostnames (GEP-1294: nothing is inferred from them).
-pub(super) const HOSTNAMES: &str = "they have no effect on a route of a Service: match on the header host instead, \
-                                    as headers: [{ name: host, value: shop.example.org }]";
+const RULES: Reader<HttpRouteRule> = Reader {
+    some: true,
+    rule,
+    outline: |rule| (rule.name.as_deref(), rule.matches.len()),
+};
 
 pub(in crate::resources) fn decode(
     decoder: &mut Decoder<'_>,
     at: &At<'_>,
 ) -> Option<HttpRouteSpec> {
-    let mut fields = Fields::open(decoder, at)?;
-    let parent_refs = parents(decoder, &mut fields);
-    let rules = fields.take("rules").map(|at| {
-        let items = decoder.list_of_some(&at, limits::RULES_PER_ROUTE_MAX);
-        let read = items.iter().filter_map(|item| rule(decoder, item));
-        let read: Vec<HttpRouteRule> = read.collect();
-        let matches = read.iter().map(|rule| rule.matches.len()).sum();
-        count_matches(decoder, &at, matches);
-        unique_names(decoder, &at, read.iter().map(|rule| rule.name.as_deref()));
-        read
-    });
-    fields.refuse(decoder, "hostnames", HOSTNAMES);
-    fields.close(decoder);
-    Some(HttpRouteSpec {
-        parent_refs: parent_refs?,
-        rules: rules.unwrap_or_default(),
-    })
-}
-
-/// Reports more matches than a route may have.
-pub(super) fn count_matches(decoder: &mut Decoder<'_>, at: &At<'_>, count: usize) {
-    if count > limits::MATCHES_PER_ROUTE_MAX {
-        let most = limits::MATCHES_PER_ROUTE_MAX;
-        let hint = "split the route".to_owned();
-        let message = format!("has {count} matches in all, at most {most} are allowed");
-        decoder.error(at, message, Some(hint));
-    }
-}
-
-/// Reports a name that two rules have.
-pub(super) fn unique_names<'a>(
-    decoder: &mut Decoder<'_>,
-    at: &At<'_>,
-    names: impl Iterator<Item = Option<&'a str>>,
-) {
-    let mut seen = BTreeSet::new();
-    for name in names.flatten() {
-        if !seen.insert(name) {
-            let hint = Some("choose another name".to_owned());
-            decoder.error(at, format!("two rules have the name {name}"), hint);
-        }
-    }
+    let (parent_refs, rules) = requests(decoder, at, &RULES)?;
+    Some(HttpRouteSpec { parent_refs, rules })
 }
 
 fn rule(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpRouteRule> {
     let mut fields = Fields::open(decoder, at)?;
+    fields.skip(DROPPED);
     let errors = decoder.findings.errors();
     let name = fields.take("name").map(|at| section(decoder, &at));
     let matches = matches(decoder, &mut fields);
@@ -164,20 +127,9 @@ fn rule(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpRouteRule> {
     let filters = filters(decoder, &mut fields, Level::Http);
     let backends_at = fields.take("backendRefs");
     let backend_refs = backends(decoder, &mut fields, Extras::Filters(Level::Http));
-    let timeouts = fields.take("timeouts").and_then(|at| {
-        let mut fields = Fields::open(decoder, &at)?;
-        let mut timeout = |decoder: &mut Decoder<'_>, name| {
-            let at = fields.take(name)?;
-            duration_or_zero(decoder, &at, &traffic_limits::TIMEOUT_RANGE)
-        };
-        let timeouts = TimeoutsSpec {
-            request: timeout(decoder, "request"),
-            backend_request: timeout(decoder, "backendRequest"),
-            stream_idle: None,
-        };
-        fields.close(decoder);
-        Some(timeouts)
-    });
+    let timeouts = fields
+        .take("timeouts")
+        .and_then(|at| timeouts(decoder, &at));
     let retry = fields.take("retry").and_then(|at| retry(decoder, &at));
     let session_persistence = session(decoder, &mut fields);
     fields.close(decoder);
@@ -213,6 +165,29 @@ fn rule(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpRouteRule> {
         retry,
         session_persistence: session_persistence?,
     })
+}
+
+fn timeouts(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<TimeoutsSpec> {
+    let mut fields = Fields::open(decoder, at)?;
+    let mut timeout = |decoder: &mut Decoder<'_>, name| {
+        let at = fields.take(name)?;
+        let read = duration_or_zero(decoder, &at, &traffic_limits::TIMEOUT_RANGE);
+        Some((at, read))
+    };
+    let (request, attempt) = (
+        timeout(decoder, "request"),
+        timeout(decoder, "backendRequest"),
+    );
+    fields.close(decoder);
+    let timeouts = TimeoutsSpec {
+        request: request.and_then(|(_, read)| read),
+        backend_request: attempt.as_ref().and_then(|(_, read)| *read),
+        stream_idle: None,
+    };
+    if let (Some((at, _)), Some((message, hint))) = (&attempt, timeouts.fault()) {
+        decoder.error(at, message, Some(hint.to_owned()));
+    }
+    Some(timeouts)
 }
 
 fn retry(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<RouteRetrySpec> {

@@ -111,7 +111,43 @@ fn is_session(lifetime: &CookieLifetime) -> bool {
     *lifetime == CookieLifetime::Session
 }
 
+impl SessionType {
+    /// As documents have it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Cookie => "Cookie",
+            Self::Header => "Header",
+        }
+    }
+}
+
+impl CookieLifetime {
+    /// As documents have it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Session => "Session",
+            Self::Permanent => "Permanent",
+        }
+    }
+}
+
+/// Which values of a session are no defaults.
+pub(crate) struct Written {
+    pub(crate) name: bool,
+    pub(crate) path: bool,
+}
+
 impl SessionPersistenceSpec {
+    /// What a document says itself.
+    pub(crate) fn written(&self) -> Written {
+        let cookie = self.cookie.as_ref();
+        let in_cookie = cookie.is_some_and(|one| one.name.is_some());
+        Written {
+            name: self.session_name.is_some() || in_cookie || self.header.is_some(),
+            path: cookie.is_some_and(|one| one.path.is_some()),
+        }
+    }
+
     /// As a table has it, for the rule that `scope` names.
     pub(crate) fn compiled(&self, scope: &str) -> Option<Arc<Persistence>> {
         let carrier = match self.kind {
@@ -389,7 +425,13 @@ mod tests {
         }]);
         let found = parsed.resources.first().and_then(|one| {
             let route = HttpRouteSpec::of(one)?;
-            route.spec.rules.first()?.session_persistence.clone()
+            route
+                .spec
+                .rules
+                .first()?
+                .rule()?
+                .session_persistence
+                .clone()
         });
         let findings = parsed.findings.listed.iter().map(|one| {
             let hint = one.hint.clone().unwrap_or_default();

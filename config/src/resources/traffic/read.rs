@@ -176,7 +176,7 @@ fn span_range(
     let max_at = fields.take("max");
     let max = max_at.as_ref().and_then(|at| d.span(at, range));
     if let (Some(base), Some(max), Some(at)) = (base, max, &max_at)
-        && max < base
+        && max.0 < base.0
     {
         let base = units::format_duration(base.0);
         let hint = format!("write {base} or more");

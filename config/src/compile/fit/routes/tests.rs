@@ -150,6 +150,24 @@ fn the_least_wait_of_a_retry_is_not_told_where_it_is_not_known() {
 }
 
 #[test]
+fn retries_of_a_rule_are_those_of_a_policy_where_they_are_not_told_apart() {
+    let text = MESH.replacen(
+        "  rules:\n",
+        "  rules:\n    - retry: { attempts: 1 }\n      backendRefs: [ { name: back, port: 80 } ]\n",
+        1,
+    );
+    let told = |features| {
+        let fitted = told_of(&text, features);
+        let of_rule = rules(&fitted)
+            .into_iter()
+            .filter(|rule| rule.traffic.retry.of_rule);
+        (of_rule.count(), fitted.withheld)
+    };
+    assert_eq!(told(Features::all()), (1, vec![]));
+    assert_eq!(told(lacking(Feature::RuleRetry)), (0, vec![]));
+}
+
+#[test]
 fn the_share_of_a_broken_backend_goes_nowhere_in_an_older_sidecar_either() {
     let fitted = told(lacking(Feature::BrokenBackends));
     assert_eq!(fitted.withheld, []);
