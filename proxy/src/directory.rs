@@ -2,7 +2,7 @@
 //! allocation.
 //!
 //! A snapshot never changes. A new table makes a new one, which keeps the state of endpoints that stay
-//! ([`crate::cluster`]). Pure: [`crate::outbound::route`] and `outbound/pick.rs` decide by it, and on the
+//! ([`crate::cluster`]). Pure: [`crate::outbound::route`] and `cluster/pick.rs` decide by it, and on the
 //! serving side [`crate::inbound::authorise`].
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,9 +17,10 @@ use weft_config::table::{
 use weft_transport::identity::SpiffeId;
 use weft_transport::pool::Target;
 
+use crate::application::outside::Outside;
 use crate::cluster::{self, ByRoute, Cluster, Endpoint, Lasting, Place};
 use crate::outside::names::Answers;
-use crate::outside::{Outside, OutsideService};
+use crate::outside::OutsideService;
 use crate::resilience::balance;
 use crate::resilience::destination::Destinations;
 use crate::resilience::standing::Standing;

@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use weft_transport::wire::{Reason, ReceiveError, RecvHalf, SendError, SendHalf};
+use weft_transport::wire::{Reason as Why, ReceiveError, RecvHalf, SendError, SendHalf};
 
+use crate::failure::{Failure, Reason};
 use crate::idle::{Expired, Idle, while_moving};
 use crate::limits;
 use crate::metrics::{Direction, TunnelSeries};
 use crate::outside::Link;
 use crate::stream::ApplicationStream;
+use crate::transport_failure::{send_failure, stream_failure};
 
 /// Bytes that a tunnel carries, counted while it runs: tunnels live for hours.
 #[derive(Debug)]
@@ -101,6 +103,32 @@ pub(crate) enum TunnelError {
     Idle,
 }
 
+impl TunnelError {
+    /// What it means for the record.
+    pub(crate) fn failure(&self) -> Failure {
+        match self {
+            Self::Application(kind) => Failure::new(
+                Reason::ConnectionTerminated,
+                format!("the application's connection broke: {kind}"),
+            ),
+            Self::Peer(ReceiveError::Reset(Why::TunnelBroke)) => Failure::new(
+                Reason::ConnectionTerminated,
+                "the far side's connection broke",
+            ),
+            Self::Peer(error) => stream_failure(error),
+            Self::ToPeer(error) => send_failure(error),
+            Self::Outside(kind) => Failure::new(
+                Reason::ConnectionTerminated,
+                format!("the connection out of the mesh broke: {kind}"),
+            ),
+            Self::Idle => Failure::new(
+                Reason::ResponseTimeout,
+                "no bytes passed for the tunnel's idle timeout",
+            ),
+        }
+    }
+}
+
 /// Sends what was read from the application ahead of the tunnel.
 pub(crate) async fn send_first(
     send: &mut SendHalf,
@@ -112,7 +140,7 @@ pub(crate) async fn send_first(
     match sent {
         Ok(()) => carried.went_in(bytes),
         Err(error) => {
-            send.reset(Reason::TunnelBroke);
+            send.reset(Why::TunnelBroke);
             return Err(TunnelError::ToPeer(error));
         }
     }
@@ -141,7 +169,7 @@ pub(crate) async fn tunnel(
         //= https://www.rfc-editor.org/rfc/rfc9114#section-4.4
         //# A proxy treats any error in the TCP connection, which includes receiving a TCP segment with
         //# the RST bit set, as a stream error of type H3_CONNECT_ERROR.
-        send.reset(Reason::TunnelBroke);
+        send.reset(Why::TunnelBroke);
         application.reset_on_close();
     }
     outcome

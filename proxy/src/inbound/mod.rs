@@ -4,21 +4,13 @@
 //! [`listen`] leads down to one request; [`request`] and [`tunnel`] go on from there. [`mod@authorise`]
 //! decides, and decides again about running requests when the table changes.
 
-pub(crate) mod application;
 pub(crate) mod authorise;
-pub(crate) mod body;
-mod declared;
-mod interim;
-mod pace;
 mod request;
 pub(crate) mod served;
 mod tunnel;
 
-pub(crate) use declared::declare;
 #[cfg(test)]
 pub(crate) use request::prepare;
-pub(crate) use request::shape;
-pub(crate) use tunnel::tunnel_failure;
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -35,6 +27,7 @@ use weft_transport::guards::Guarded;
 use weft_transport::identity::{PeerId, SpiffeId};
 use weft_transport::wire::{Accepted, Incoming, Listener, Reason as Why, TurnedAway};
 
+use crate::application::{Application, Reached};
 use crate::directory::Directory;
 use crate::failure::{Failure, Reason};
 use crate::http::fields::{HIGH, LOW, WEFT_PRIORITY, is_twin_of};
@@ -44,7 +37,6 @@ use crate::metrics::{Counted, Decision};
 use crate::resilience::limit::{Ask, Caller, Limits};
 use crate::resilience::overload::classes::Class;
 use crate::worker::Worker;
-use application::{Application, Reached};
 use authorise::{Call, Permit, authorise};
 use served::{InFlight, ServedService};
 use weft_transport::locks::lock;

@@ -8,18 +8,18 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, VIA};
+use http::header::{CONTENT_LENGTH, EXPECT, VIA};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Uri};
+use http::{HeaderValue, Method, Request};
 use http_body::{Body, Frame};
 use weft_transport::wire::{Reason as Why, Responder, SendError, ServerRequest};
 
-use super::application::{AnswerBody, Answered, Lease, while_uploading};
-use super::body::{self, Moved, RequestBody};
-use super::declared::declare_length;
-use super::interim::{self, Interims};
-use super::pace::Pacer;
 use super::{Admitted, Peer, while_allowed};
+use crate::application::body::{self, Moved, RequestBody};
+use crate::application::head::{declare_length, shape};
+use crate::application::interim::{self, Interims};
+use crate::application::pace::Pacer;
+use crate::application::{AnswerBody, Answered, Lease, while_uploading};
 use crate::failure::{Failure, Reason};
 use crate::http::body::{PumpError, pump};
 use crate::http::fields::{self, WEFT_CLIENT_ID, WEFT_SERVICE};
@@ -315,35 +315,6 @@ pub(crate) fn prepare(
     head.headers.insert(WEFT_CLIENT_ID, caller.clone());
     shape(head, http::uri::Scheme::HTTP, multiplexed);
     Ok(())
-}
-
-/// Gives the head the form of HTTP/1.1, or of HTTP/2 if it is `multiplexed`.
-pub(crate) fn shape(head: &mut Parts, scheme: http::uri::Scheme, multiplexed: bool) {
-    let path = head.uri.path_and_query().cloned();
-    let path = path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
-    if multiplexed {
-        head.version = http::Version::HTTP_2;
-        let mut parts = std::mem::take(&mut head.uri).into_parts();
-        parts.scheme = Some(scheme);
-        parts.path_and_query = Some(path);
-        head.uri = Uri::from_parts(parts).unwrap_or_default();
-        return;
-    }
-    head.version = http::Version::HTTP_11;
-    fields::join_cookies(&mut head.headers);
-    if let Some(host) = head
-        .uri
-        .authority()
-        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
-    {
-        head.headers.insert(HOST, host);
-    }
-    if head.headers.contains_key(TE) {
-        // RFC 9110 section 10.1.4: a sender of TE lists it in Connection.
-        head.headers
-            .insert(CONNECTION, HeaderValue::from_static("te"));
-    }
-    head.uri = Uri::from(path);
 }
 
 /// Sends the response on; returns the application's connection if it may be used again.

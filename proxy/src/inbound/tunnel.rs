@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures_util::FutureExt as _;
 use http::{Response, StatusCode};
 use weft_config::table::Protocol;
-use weft_transport::wire::{Reason as Why, ReceiveError, RecvHalf, Responder, ServerRequest};
+use weft_transport::wire::{RecvHalf, Responder, ServerRequest};
 
 use super::served::ServedService;
 use super::{Admitted, Peer, while_allowed};
@@ -17,9 +17,9 @@ use crate::http::answer::PROXY_STATUS;
 use crate::http::{answer, fields};
 use crate::metrics::Direction;
 use crate::record::Record;
-use crate::relay::{Carried, TunnelError, tunnel};
+use crate::relay::{Carried, tunnel};
 use crate::stream::ApplicationStream;
-use crate::transport_failure::{send_failure, stream_failure};
+use crate::transport_failure::send_failure;
 
 /// Serves one tunnel to its end.
 pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
@@ -140,29 +140,5 @@ async fn run(
         .map_err(|error| send_failure(&error))?;
     tunnel(&opened.application, send, recv, idle, carried)
         .await
-        .map_err(|error| tunnel_failure(&error, "the application"))
-}
-
-/// What a broken tunnel means; `near` names the program at the TCP side.
-pub(crate) fn tunnel_failure(error: &TunnelError, near: &str) -> Failure {
-    match error {
-        TunnelError::Application(kind) => Failure::new(
-            Reason::ConnectionTerminated,
-            format!("{near}'s connection broke: {kind}"),
-        ),
-        TunnelError::Peer(ReceiveError::Reset(Why::TunnelBroke)) => Failure::new(
-            Reason::ConnectionTerminated,
-            "the far side's connection broke",
-        ),
-        TunnelError::Peer(error) => stream_failure(error),
-        TunnelError::ToPeer(error) => send_failure(error),
-        TunnelError::Outside(kind) => Failure::new(
-            Reason::ConnectionTerminated,
-            format!("the connection out of the mesh broke: {kind}"),
-        ),
-        TunnelError::Idle => Failure::new(
-            Reason::ResponseTimeout,
-            "no bytes passed for the tunnel's idle timeout",
-        ),
-    }
+        .map_err(|error| error.failure())
 }

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use weft_config::table::{GrpcCode, Hedge, HedgeAfter, Percent, Retry, RetryBudget, Traffic};
 
-use super::pick::{Criteria, TriedEndpoints, pick};
+use crate::cluster::pick::{Criteria, TriedEndpoints, pick};
 use crate::cluster::{Cluster, Flight};
 use crate::directory::tests::placed;
 use crate::resilience::attempts::{Attempts, FailedAttempt, Hedging, Next, Rules};

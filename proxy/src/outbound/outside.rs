@@ -7,28 +7,26 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{EXPECT, HOST, VIA};
 use http::request::Parts;
-use http::uri::{Authority, Scheme};
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Response};
 
+use super::answer_stream::AnswerStream;
 use super::attempt::{Answered, Failed, Upward, read_clock};
 use super::exchange::Exchange;
 use super::open::Picked;
+use super::outside_body::OutsideBody;
 use super::route::Route;
+use crate::application::body::{Moved, RequestBody};
+use crate::application::outside::{Outside, ending};
+use crate::application::{self, Application};
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Reason};
-use crate::http::answer_stream::AnswerStream;
 use crate::http::content::Content;
-use crate::http::fields;
 use crate::http::response;
 use crate::http::upload::Sending;
 use crate::idle::{Expired, Idle, while_moving};
-use crate::inbound::application::{self, Application};
 use crate::inbound::authorise::{Call, would_allow};
-use crate::inbound::body::{Moved, RequestBody};
-use crate::inbound::{declare, shape};
-use crate::outside::{Outside, OutsideBody, OutsideService, Speaks};
+use crate::outside::{OutsideService, Speaks};
 use crate::record::attempt::Attempt;
 use crate::resilience::deadline::Clock;
 use crate::resilience::standing::Outcome;
@@ -57,7 +55,7 @@ impl Exchange {
         }
         let moved = Arc::new(Moved::default());
         let multiplexed = self.is_grpc() || self.route.cluster.protocol == Protocol::Grpc;
-        let prepared = prepare(&self.head, &outside, body.is_none(), multiplexed);
+        let prepared = outside.head(&self.head, body.is_none(), multiplexed);
         let head = match prepared {
             Ok(head) => head,
             Err(failure) => {
@@ -204,28 +202,6 @@ fn failed(
     }
 }
 
-/// How an attempt ended that got no answer, by the failure that the client of applications reports.
-fn ending(failure: &Failure) -> Ending {
-    use Reason as R;
-    let reason = failure.reason;
-    if matches!(
-        reason,
-        R::ConnectionRefused | R::ConnectionTimeout | R::Identity
-    ) {
-        Ending::Unreached
-    } else if reason == R::Overloaded {
-        Ending::NoRoom
-    } else if matches!(reason, R::ConnectionTerminated | R::StreamReset { .. }) {
-        Ending::Lost
-    } else if matches!(reason, R::ResponseMalformed | R::ResponseHeadTooLarge) {
-        Ending::Malformed
-    } else if reason == R::ResponseTimeout {
-        Ending::Stalled
-    } else {
-        Ending::Own
-    }
-}
-
 /// Decides whether this sidecar's own workload may make the call: by the policies of what is outside, and of
 /// the service whose route leads there. No request has been sent, and no other sidecar will be asked.
 fn permit(worker: &Worker, route: &Route, head: Option<&Parts>) -> Result<(), Failure> {
@@ -285,137 +261,5 @@ pub(super) async fn while_permitted(
         if let Some(route) = route {
             permit(worker, route, None)?;
         }
-    }
-}
-
-/// The head as it leaves the mesh: nothing of the mesh's own is on it.
-fn prepare(
-    head: &Parts,
-    outside: &Outside,
-    is_empty: bool,
-    multiplexed: bool,
-) -> Result<Parts, Failure> {
-    let mut head = head.clone();
-    fields::strip_request(&mut head.headers)?;
-    head.headers.remove(VIA);
-    head.headers.remove(HOST);
-    // The content follows at once: no answer that would allow it is waited for.
-    head.headers.remove(EXPECT);
-    let way = outside.way();
-    let hosts = &way.service().external.hosts;
-    let says_host = head.uri.authority().is_some_and(|written| {
-        let host = written.host().to_ascii_lowercase();
-        hosts.iter().any(|one| *one == host.trim_end_matches('.'))
-    });
-    if !says_host {
-        let standard = if way.is_encrypted() { 443 } else { 80 };
-        let (host, port) = (way.service().host(), way.address().port());
-        let text = match port == standard {
-            true => host.to_owned(),
-            false => format!("{host}:{port}"),
-        };
-        let bad = |_| Failure::new(Reason::Internal, "a host is no authority");
-        let mut parts = std::mem::take(&mut head.uri).into_parts();
-        parts.authority = Some(Authority::try_from(text).map_err(bad)?);
-        head.uri = Uri::from_parts(parts)
-            .map_err(|_| Failure::new(Reason::Internal, "a host is no authority"))?;
-    }
-    let scheme = match way.is_encrypted() {
-        true => Scheme::HTTPS,
-        false => Scheme::HTTP,
-    };
-    declare(
-        &head.method.clone(),
-        &mut head.headers,
-        is_empty,
-        multiplexed,
-    );
-    shape(&mut head, scheme, multiplexed);
-    Ok(head)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use weft_config::table::{External, ExternalTls};
-
-    use super::*;
-
-    fn outside(tls: bool, port: u16) -> Outside {
-        let service = OutsideService {
-            name: "pay.shop".parse().ok(),
-            external: Arc::new(External {
-                hosts: vec!["pay.example".into(), "pay.test".into()],
-                ..External::default()
-            }),
-        };
-        let tls = tls.then(|| ExternalTls {
-            server_name: "pay.example".into(),
-            roots: None,
-            certificate: None,
-        });
-        Outside::new(Arc::new(service), ([192, 0, 2, 1], port).into(), tls)
-    }
-
-    fn head(authority: &str) -> Parts {
-        Request::builder()
-            .method("POST")
-            .uri(format!("https://{authority}/a?b"))
-            .header("weft-service", "pay.shop:443")
-            .header("weft-route-parent", "orders.shop:80")
-            .header("weft-timeout", "1s")
-            .header("via", "1.1 weft-0")
-            .header("expect", "100-continue")
-            .header("accept", "text/plain")
-            .body(())
-            .unwrap()
-            .into_parts()
-            .0
-    }
-
-    #[test]
-    fn nothing_of_the_mesh_is_on_a_head_that_leaves_it() {
-        for multiplexed in [false, true] {
-            let outside = outside(true, 443);
-            let left = prepare(&head("orders"), &outside, true, multiplexed).unwrap();
-            let mut names: Vec<&str> = left.headers.keys().map(|name| name.as_str()).collect();
-            names.sort_unstable();
-            let wanted: &[&str] = match multiplexed {
-                false => &["accept", "content-length", "host"],
-                true => &["accept", "content-length"],
-            };
-            assert_eq!(names, wanted);
-            let target = match multiplexed {
-                false => "/a?b",
-                true => "https://pay.example/a?b",
-            };
-            assert_eq!(left.uri, target);
-        }
-    }
-
-    #[test]
-    fn a_request_says_the_name_that_it_was_sent_to_or_the_first_of_the_service() {
-        let host = |tls, port, authority: &str| {
-            let left = prepare(&head(authority), &outside(tls, port), true, false).unwrap();
-            left.headers[HOST].to_str().unwrap().to_owned()
-        };
-        assert_eq!(host(true, 443, "pay.shop"), "pay.example");
-        assert_eq!(host(false, 80, "pay.shop"), "pay.example");
-        assert_eq!(host(true, 8443, "127.0.0.1:5001"), "pay.example:8443");
-        assert_eq!(host(false, 443, "pay.shop"), "pay.example:443");
-        assert_eq!(host(true, 443, "PAY.test"), "PAY.test");
-        assert_eq!(host(true, 443, "pay.test.:443"), "pay.test.:443");
-    }
-
-    #[test]
-    fn an_attempt_that_reached_no_server_may_be_made_elsewhere_and_a_refusal_is_final() {
-        let ends = |reason| ending(&Failure::new(reason, ""));
-        assert_eq!(ends(Reason::ConnectionRefused), Ending::Unreached);
-        assert_eq!(ends(Reason::ConnectionTimeout), Ending::Unreached);
-        assert_eq!(ends(Reason::Identity), Ending::Unreached);
-        assert_eq!(ends(Reason::ConnectionTerminated), Ending::Lost);
-        assert_eq!(ends(Reason::Denied), Ending::Own);
-        assert_eq!(ends(Reason::CallerGone), Ending::Own);
     }
 }

@@ -11,13 +11,12 @@ use std::time::Instant;
 use futures_util::TryFutureExt as _;
 use weft_transport::wire::{RecvHalf, SendHalf};
 
+use super::answer_stream::AnswerStream;
 use super::attempt::{Answered, Upward};
 use super::hello::{self, Hello};
 use super::outside::while_permitted;
 use super::{Listener, plan, route, source_of};
 use crate::failure::{Failure, Reason};
-use crate::http::answer_stream::AnswerStream;
-use crate::inbound::tunnel_failure;
 use crate::metrics::Direction;
 use crate::outside::Link;
 use crate::relay::{self, Carried, splice, tunnel};
@@ -97,7 +96,7 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
             match sent {
                 Ok(send) => {
                     let tunnel = tunnel(&application, send, *receive, idle, &carried);
-                    let tunnel = tunnel.map_err(|error| tunnel_failure(&error, "the application"));
+                    let tunnel = tunnel.map_err(|error| error.failure());
                     worker.until_cut(pin!(tunnel)).await
                 }
                 Err(failure) => {
@@ -110,7 +109,7 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
         Far::Outside(link) => {
             let first = hello.map(|hello| hello.bytes).unwrap_or_default();
             let tunnel = splice(&application, first, link, idle, &carried);
-            let tunnel = tunnel.map_err(|error| tunnel_failure(&error, "the application"));
+            let tunnel = tunnel.map_err(|error| error.failure());
             let permitted = while_permitted(worker, route.as_deref(), tunnel);
             worker.until_cut(Box::pin(permitted).as_mut()).await
         }
@@ -142,7 +141,7 @@ async fn send_first(
 ) -> Result<SendHalf, Failure> {
     {
         let sending = relay::send_first(&mut send, hello.bytes.freeze(), carried);
-        let sending = sending.map_err(|error| tunnel_failure(&error, "the application"));
+        let sending = sending.map_err(|error| error.failure());
         worker.until_cut(pin!(sending)).await?;
     }
     Ok(send)

@@ -1,36 +1,39 @@
-//! Services outside of the mesh: their addresses as endpoints, and connections to them.
+//! Services outside of the mesh: which addresses they have, and how one is reached.
 //!
 //! Nothing here is a connection of the mesh: that takes a proven peer, and these have none. What is sent on
-//! them is HTTP/1.1, HTTP/2 or bytes, over TLS where the service says so. The client is the one that delivers
-//! to applications ([`crate::inbound::application`]), with its rules about reuse and lost connections.
+//! them is HTTP/1.1, HTTP/2 or bytes, over TLS where the service says so.
 //!
-//! `link.rs` is such a connection, `tls.rs` its TLS, `names/` resolves names, `body.rs` an answer on its way.
-//! Who sends on them: `outbound/outside.rs`.
+//! `tls.rs` is the TLS of a connection, `names/` resolves names. Not here: the client that sends requests
+//! ([`crate::application`], which also delivers to the application beside this sidecar), and who may send them
+//! (`outbound/outside.rs`).
 
-mod body;
-mod link;
 pub(crate) mod names;
 mod tls;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::{fmt, io};
 
 use tokio::net::TcpStream;
-use weft_config::settings::Timeouts;
+use tokio_util::either::Either;
 use weft_config::table::{External, ExternalTls, ServiceName};
+use weft_transport::external::TlsClientStream;
 
-use crate::http::upload::ReplayMemory;
-use crate::inbound::application::{Application, Reached};
 use crate::limits;
-use crate::resilience::destination::Counts;
-use crate::resilience::limit::Caller;
-use crate::stream::ApplicationStream;
+use crate::stream::{ApplicationStream, Watch};
 use tls::Tls;
-use weft_transport::tasks::Tasks;
 
-pub(crate) use body::OutsideBody;
-pub(crate) use link::Link;
+/// A connection to a service outside of the mesh, or to the application beside this sidecar: bytes as they
+/// are, or over TLS. The latter is boxed, because most connections lead to applications.
+pub(crate) type Link = Either<ApplicationStream, Box<TlsClientStream>>;
+
+/// A second handle of a connection, to look at the socket while another task reads and writes.
+pub(crate) fn watch(link: &Link) -> io::Result<Watch> {
+    match link {
+        Link::Left(stream) => stream.watch(),
+        Link::Right(stream) => Watch::of(stream.tcp()),
+    }
+}
 
 /// A service outside of the mesh, as the table says it.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,14 +49,6 @@ impl OutsideService {
     pub(crate) fn host(&self) -> &str {
         self.external.hosts.first().map_or("", String::as_str)
     }
-}
-
-/// One address of a service outside of the mesh, and the connections of this worker to it.
-pub(crate) struct Outside {
-    way: Arc<Way>,
-    /// All of its requests are this sidecar's own.
-    caller: Caller,
-    client: OnceLock<Arc<Application>>,
 }
 
 /// How one address is reached.
@@ -83,78 +78,32 @@ impl Speaks {
     }
 }
 
-impl Outside {
-    /// No connection yet.
+impl Way {
+    /// The address of a service; an unspecified one is resolved at each dial.
     pub(crate) fn new(
         service: Arc<OutsideService>,
         address: SocketAddr,
         tls: Option<ExternalTls>,
     ) -> Self {
         Self {
-            way: Arc::new(Way {
-                service,
-                address,
-                tls: tls.map(Tls::new),
-            }),
-            caller: Caller::default(),
-            client: OnceLock::new(),
+            service,
+            address,
+            tls: tls.map(Tls::new),
         }
     }
 
-    /// One that is resolved at each dial, without TLS.
-    pub(crate) fn by_name(service: Arc<OutsideService>, port: u16) -> Self {
-        Self::new(service, (Ipv4Addr::UNSPECIFIED, port).into(), None)
-    }
-
-    /// How it is reached.
-    pub(crate) fn way(&self) -> &Arc<Way> {
-        &self.way
-    }
-
-    /// Whether its connections may be used for the same address as another table says it.
+    /// Whether it is the same as another table says it.
     pub(crate) fn is(
         &self,
         service: &OutsideService,
         address: SocketAddr,
         tls: Option<&ExternalTls>,
     ) -> bool {
-        let way = &*self.way;
-        way.address == address && *way.service == *service && way.tls.as_ref().map(Tls::says) == tls
+        self.address == address
+            && *self.service == *service
+            && self.tls.as_ref().map(Tls::says) == tls
     }
 
-    /// As whom requests are sent.
-    pub(crate) fn caller(&self) -> &Caller {
-        &self.caller
-    }
-
-    /// The connections; made at the first request. `counts` is of the service.
-    pub(crate) fn client(
-        &self,
-        timeouts: &Timeouts,
-        counts: &Arc<Counts>,
-        room: &Arc<ReplayMemory>,
-        tasks: &Tasks,
-    ) -> &Arc<Application> {
-        self.client.get_or_init(|| {
-            Arc::new(Application::new(
-                Reached::Outside(Arc::clone(&self.way)),
-                timeouts,
-                Arc::clone(counts),
-                Arc::clone(room),
-                tasks.clone(),
-            ))
-        })
-    }
-
-    /// Drops connections that were idle for too long. Called about once a second.
-    pub(crate) fn sweep(&self, now: std::time::Instant) {
-        if let Some(client) = self.client.get() {
-            client.sweep(now);
-        }
-    }
-}
-
-impl Way {
     /// The service.
     pub(crate) fn service(&self) -> &Arc<OutsideService> {
         &self.service
@@ -185,11 +134,11 @@ impl Way {
             let stream = TcpStream::connect(&*addresses).await?;
             let _ = stream.set_nodelay(true);
             match client {
-                None => Ok(Link::Plain(ApplicationStream::tcp(stream))),
+                None => Ok(Link::Left(ApplicationStream::tcp(stream))),
                 Some(client) => client
                     .connect(stream)
                     .await
-                    .map(|stream| Link::Tls(Box::new(stream))),
+                    .map(|stream| Link::Right(Box::new(stream))),
             }
         };
         tokio::time::timeout(limits::OUTSIDE_CONNECT, connect)
@@ -246,7 +195,7 @@ mod tests {
 
     use super::*;
 
-    fn way(addresses: &[&str], ranges: &[&str], address: SocketAddr) -> Arc<Way> {
+    fn way(addresses: &[&str], ranges: &[&str], address: SocketAddr) -> Way {
         let external = External {
             hosts: vec!["localhost".into()],
             addresses: addresses.iter().map(|one| one.parse().unwrap()).collect(),
@@ -257,7 +206,7 @@ mod tests {
             name: "pay.shop".parse().ok(),
             external: Arc::new(external),
         };
-        Arc::clone(Outside::new(Arc::new(service), address, None).way())
+        Way::new(Arc::new(service), address, None)
     }
 
     #[tokio::test]

@@ -11,11 +11,11 @@ use http_body::{Body, Frame, SizeHint};
 use weft_transport::alone::alone;
 use weft_transport::tasks::Tasks;
 
+use crate::application::body::Moved;
+use crate::application::{AnswerBody, Lease, Uploading, poll_upload};
 use crate::failure::{Failure, Reason};
 use crate::http::fields;
 use crate::http::response::ConnectionReuse;
-use crate::inbound::application::{AnswerBody, Lease, Uploading, poll_upload};
-use crate::inbound::body::Moved;
 
 /// See the module's documentation.
 pub(crate) struct OutsideBody {

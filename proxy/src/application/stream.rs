@@ -21,8 +21,8 @@ use super::places::Places;
 use super::upload::{Uploading, poll_upload};
 use super::{Leased, no_room};
 use crate::failure::{Failure, Reason};
-use crate::inbound::body::OutgoingBody;
-use crate::inbound::interim::Interims;
+use super::body::OutgoingBody;
+use super::interim::Interims;
 use crate::limits;
 use crate::resilience::limit::Caller;
 
