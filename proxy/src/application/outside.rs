@@ -143,7 +143,7 @@ impl Outside {
 }
 
 /// How an attempt ended that got no answer, by the failure that the client of applications reports.
-pub(crate) fn ending(failure: &Failure) -> Ending {
+fn ending(failure: &Failure) -> Ending {
     use Reason as R;
     let reason = failure.reason;
     if matches!(
@@ -168,7 +168,6 @@ pub(crate) fn ending(failure: &Failure) -> Ending {
 mod tests {
     use std::sync::Arc;
 
-    use http::Request;
     use weft_config::table::{External, ExternalTls};
 
     use super::*;

@@ -9,11 +9,11 @@ use super::http_route::{HOSTNAMES, count_matches, unique_names};
 use super::matches::{
     HttpHeaderMatch, MatchType, add_headers, bounded, check_pattern, header_matches, match_type,
 };
-use super::parents::{ParentRef, all_or_none, parents};
+use super::parents::{ParentRef, parents};
 use super::section;
 use super::session::{SessionPersistenceSpec, session};
 use crate::limits;
-use crate::resources::decode::{At, Decoder, Fields};
+use crate::resources::decode::{At, Decoder, Fields, all_or_none};
 use crate::resources::schema::{some, up_to};
 use crate::table::{HttpMatch, PathMatch};
 
