@@ -209,6 +209,14 @@ impl Cluster {
         Self { outside, ..self }
     }
 
+    /// Its endpoints outside of the mesh.
+    pub(crate) fn outsides(&self) -> impl Iterator<Item = Arc<Outside>> {
+        self.endpoints.iter().filter_map(|one| match &one.place {
+            Place::Outside(outside) => Some(Arc::clone(outside)),
+            Place::Peer(_) => None,
+        })
+    }
+
     /// Counts a request that is sent to an endpoint.
     pub(crate) fn start(self: &Arc<Self>, index: usize, now: Instant) -> Option<Flight> {
         let endpoint = self.endpoints.get(index)?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use weft_transport::external::TlsClientStream;
 use weft_transport::wire::{Reason as Why, ReceiveError, RecvHalf, SendError, SendHalf};
 
 use crate::failure::{Failure, Reason};
@@ -18,7 +19,7 @@ use crate::idle::{Expired, Idle, while_moving};
 use crate::limits;
 use crate::metrics::{Direction, TunnelSeries};
 use crate::outside::Link;
-use crate::stream::ApplicationStream;
+use crate::stream::{self, ApplicationStream};
 use crate::transport_failure::{send_failure, stream_failure};
 
 /// Bytes that a tunnel carries, counted while it runs: tunnels live for hours.
@@ -175,7 +176,80 @@ pub(crate) async fn tunnel(
     outcome
 }
 
-/// The same for a connection that leads out of the mesh.
+/// The same with a connection of the application, or with one that leads out of the mesh.
+pub(crate) async fn tunnel_to(
+    link: &mut Link,
+    send: SendHalf,
+    recv: RecvHalf,
+    idle: Duration,
+    carried: &Carried,
+) -> Result<(), TunnelError> {
+    match link {
+        Link::Left(stream) => tunnel(stream, send, recv, idle, carried).await,
+        // Boxed, because most tunnels lead to applications.
+        Link::Right(stream) => {
+            let outcome = Box::pin(tunnel_secured(stream, send, recv, idle, carried)).await;
+            if outcome.is_err() {
+                stream::reset_on_close(stream.tcp());
+            }
+            outcome
+        }
+    }
+}
+
+async fn tunnel_secured(
+    stream: &mut TlsClientStream,
+    mut send: SendHalf,
+    mut recv: RecvHalf,
+    idle: Duration,
+    carried: &Carried,
+) -> Result<(), TunnelError> {
+    let outside = |error: io::Error| TunnelError::Outside(error.kind());
+    let (mut from, mut to) = tokio::io::split(stream);
+    let outcome = {
+        let up = async {
+            let mut buffer = BytesMut::new();
+            loop {
+                buffer.reserve(limits::OUTSIDE_READ_BYTES);
+                let bytes = from.read_buf(&mut buffer).await.map_err(outside)?;
+                if bytes == 0 {
+                    return send.finish().await.map_err(TunnelError::ToPeer);
+                }
+                let data = buffer.split().freeze();
+                send.send_data(data).await.map_err(TunnelError::ToPeer)?;
+                carried.went_in(bytes);
+            }
+        };
+        let down = async {
+            let mut chunks: Vec<Bytes> = Vec::new();
+            loop {
+                let count = std::future::poll_fn(|cx| recv.poll_chunks(cx, &mut chunks));
+                if count.await.map_err(TunnelError::Peer)? == 0 {
+                    return to.shutdown().await.or_else(ignore_gone);
+                }
+                for chunk in chunks.drain(..) {
+                    to.write_all(&chunk).await.map_err(outside)?;
+                    carried.came_out(chunk.len());
+                }
+                // TLS keeps what does not fill a record.
+                to.flush().await.map_err(outside)?;
+            }
+        };
+        let both = pin!(futures_util::future::try_join(up, down));
+        match while_moving(Idle::new(idle), || carried.total(), both).await {
+            Ok(Ok(((), ()))) => Ok(()),
+            Ok(Err(error)) => Err(error),
+            Err(Expired::Stalled | Expired::Deadline) => Err(TunnelError::Idle),
+        }
+    };
+    if outcome.is_err() {
+        // RFC 9114 section 4.4, as above.
+        send.reset(Why::TunnelBroke);
+    }
+    outcome
+}
+
+/// The same for a connection that leads out of the mesh from here.
 pub(crate) async fn splice(
     application: &ApplicationStream,
     first: BytesMut,

@@ -22,7 +22,7 @@ fn external(spec: &str, port: u16, protocol: &str, tls: &str) -> String {
     )
 }
 
-fn addresses(all: &[IpAddr]) -> String {
+pub(crate) fn addresses(all: &[IpAddr]) -> String {
     let all: Vec<String> = all.iter().map(ToString::to_string).collect();
     format!("  addresses: [ {} ]\n", all.join(", "))
 }
@@ -59,14 +59,14 @@ fn metric(shop: &Shop, line: &str) -> f64 {
 }
 
 /// A resolver of the test's own: names with their addresses, which may change. Answers hold for 0 s.
-struct Resolver {
+pub(crate) struct Resolver {
     address: SocketAddr,
     names: Arc<Mutex<BTreeMap<String, Vec<Ipv4Addr>>>>,
     silent: Arc<AtomicBool>,
 }
 
 impl Resolver {
-    fn start(address: Ipv4Addr) -> Self {
+    pub(crate) fn start(address: Ipv4Addr) -> Self {
         let socket = UdpSocket::bind((address, 0)).unwrap();
         let resolver = Self {
             address: socket.local_addr().unwrap(),
@@ -87,14 +87,14 @@ impl Resolver {
         resolver
     }
 
-    fn leads(&self, name: &str, to: &[Ipv4Addr]) {
+    pub(crate) fn leads(&self, name: &str, to: &[Ipv4Addr]) {
         self.names
             .lock()
             .unwrap()
             .insert(name.to_owned(), to.to_vec());
     }
 
-    fn setting(&self) -> String {
+    pub(crate) fn setting(&self) -> String {
         format!("dns: {{ servers: [ \"{}\" ] }}", self.address)
     }
 }

@@ -28,6 +28,8 @@ mod databases;
 mod drain;
 mod early_answers;
 mod egress;
+mod egress_tls;
+mod egress_via;
 mod figures;
 mod framing;
 mod framing_of_fields;

@@ -5,14 +5,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use http::Uri;
-use http::header::{EXPECT, HOST, VIA};
+use http::header::{HOST, VIA};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use weft_config::settings::Timeouts;
 use weft_config::table::ExternalTls;
 use weft_transport::tasks::Tasks;
 
-use super::head::{declare, shape};
+use super::head::shape;
 use super::{Application, Reached};
 use crate::failure::{Failure, Reason};
 use crate::http::fields;
@@ -95,19 +95,12 @@ impl Outside {
         }
     }
 
-    /// The head as it leaves the mesh: nothing of the mesh's own is on it. `is_empty`: there is no body.
-    pub(crate) fn head(
-        &self,
-        head: &Parts,
-        is_empty: bool,
-        multiplexed: bool,
-    ) -> Result<Parts, Failure> {
+    /// The head as it leaves the mesh: nothing of the mesh's own is on it. [`super::head`] says the rest of it.
+    pub(crate) fn head(&self, head: &Parts, multiplexed: bool) -> Result<Parts, Failure> {
         let mut head = head.clone();
         fields::strip_request(&mut head.headers)?;
         head.headers.remove(VIA);
         head.headers.remove(HOST);
-        // The content follows at once: no answer that would allow it is waited for.
-        head.headers.remove(EXPECT);
         let way = self.way();
         let hosts = &way.service().external.hosts;
         let says_host = head.uri.authority().is_some_and(|written| {
@@ -131,19 +124,13 @@ impl Outside {
             true => Scheme::HTTPS,
             false => Scheme::HTTP,
         };
-        declare(
-            &head.method.clone(),
-            &mut head.headers,
-            is_empty,
-            multiplexed,
-        );
         shape(&mut head, scheme, multiplexed);
         Ok(head)
     }
 }
 
 /// How an attempt ended that got no answer, by the failure that the client of applications reports.
-fn ending(failure: &Failure) -> Ending {
+pub(crate) fn ending(failure: &Failure) -> Ending {
     use Reason as R;
     let reason = failure.reason;
     if matches!(
@@ -168,6 +155,7 @@ fn ending(failure: &Failure) -> Ending {
 mod tests {
     use std::sync::Arc;
 
+    use http::Request;
     use weft_config::table::{External, ExternalTls};
 
     use super::*;
@@ -208,12 +196,12 @@ mod tests {
     fn nothing_of_the_mesh_is_on_a_head_that_leaves_it() {
         for multiplexed in [false, true] {
             let outside = outside(true, 443);
-            let left = outside.head(&head("orders"), true, multiplexed).unwrap();
+            let left = outside.head(&head("orders"), multiplexed).unwrap();
             let mut names: Vec<&str> = left.headers.keys().map(|name| name.as_str()).collect();
             names.sort_unstable();
             let wanted: &[&str] = match multiplexed {
-                false => &["accept", "content-length", "host"],
-                true => &["accept", "content-length"],
+                false => &["accept", "expect", "host"],
+                true => &["accept", "expect"],
             };
             assert_eq!(names, wanted);
             let target = match multiplexed {
@@ -227,7 +215,7 @@ mod tests {
     #[test]
     fn a_request_says_the_name_that_it_was_sent_to_or_the_first_of_the_service() {
         let host = |tls, port, authority: &str| {
-            let left = outside(tls, port).head(&head(authority), true, false).unwrap();
+            let left = outside(tls, port).head(&head(authority), false).unwrap();
             left.headers[HOST].to_str().unwrap().to_owned()
         };
         assert_eq!(host(true, 443, "pay.shop"), "pay.example");

@@ -223,8 +223,8 @@ mod tests {
     use weft_config::table::{self, FieldName, SessionKey, Table};
 
     use super::*;
-    use crate::directory::{Directory, Port, tests as fixture};
     use crate::cluster::pick::{Criteria, TriedEndpoints, pick};
+    use crate::directory::{Directory, Port, tests as fixture};
     use crate::outbound::route::{Route, lead, rule};
     use crate::outside::names::Answers;
     use crate::resilience::destination::Destinations;

@@ -6,6 +6,7 @@
 //! TLS ask for, their first bytes are read to find it ([`super::hello`]), and are sent on before all others.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::TryFutureExt as _;
@@ -14,7 +15,7 @@ use weft_transport::wire::{RecvHalf, SendHalf};
 use super::answer_stream::AnswerStream;
 use super::attempt::{Answered, Upward};
 use super::hello::{self, Hello};
-use super::outside::while_permitted;
+use super::outside::Permission;
 use super::{Listener, plan, route, source_of};
 use crate::failure::{Failure, Reason};
 use crate::metrics::Direction;
@@ -48,12 +49,12 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
     let (mut record, planned) = plan::tunnel(listener, &directory, wanted, source, started);
     // Not kept while the connection lives.
     drop(directory);
-    let mut route = None;
+    let mut permission = None;
     let connected = match planned {
         Ok(mut exchange) => {
             let answered = exchange.answer(&mut record, started).await;
             let leaves = exchange.route.cluster.outside.is_some();
-            route = leaves.then(|| Box::new(exchange.route));
+            permission = leaves.then(|| Arc::new(Permission::new(worker, &exchange.route, None)));
             answered
         }
         Err(failure) => Err(failure),
@@ -110,7 +111,12 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
             let first = hello.map(|hello| hello.bytes).unwrap_or_default();
             let tunnel = splice(&application, first, link, idle, &carried);
             let tunnel = tunnel.map_err(|error| error.failure());
-            let permitted = while_permitted(worker, route.as_deref(), tunnel);
+            let permitted = async {
+                match &permission {
+                    Some(permission) => permission.while_permitted(tunnel).await,
+                    None => tunnel.await,
+                }
+            };
             worker.until_cut(Box::pin(permitted).as_mut()).await
         }
     };

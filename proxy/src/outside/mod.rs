@@ -20,7 +20,7 @@ use weft_config::table::{External, ExternalTls, ServiceName};
 use weft_transport::external::TlsClientStream;
 
 use crate::limits;
-use crate::stream::{ApplicationStream, Watch};
+use crate::stream::{self, ApplicationStream, Watch};
 use tls::Tls;
 
 /// A connection to a service outside of the mesh, or to the application beside this sidecar: bytes as they
@@ -32,6 +32,14 @@ pub(crate) fn watch(link: &Link) -> io::Result<Watch> {
     match link {
         Link::Left(stream) => stream.watch(),
         Link::Right(stream) => Watch::of(stream.tcp()),
+    }
+}
+
+/// Makes the coming close of a connection a reset, as a broken one must not look like one that ended.
+pub(crate) fn reset_on_close(link: &Link) {
+    match link {
+        Link::Left(stream) => stream.reset_on_close(),
+        Link::Right(stream) => stream::reset_on_close(stream.tcp()),
     }
 }
 
