@@ -176,28 +176,8 @@ pub(crate) async fn tunnel(
     outcome
 }
 
-/// The same with a connection of the application, or with one that leads out of the mesh.
-pub(crate) async fn tunnel_to(
-    link: &mut Link,
-    send: SendHalf,
-    recv: RecvHalf,
-    idle: Duration,
-    carried: &Carried,
-) -> Result<(), TunnelError> {
-    match link {
-        Link::Left(stream) => tunnel(stream, send, recv, idle, carried).await,
-        // Boxed, because most tunnels lead to applications.
-        Link::Right(stream) => {
-            let outcome = Box::pin(tunnel_secured(stream, send, recv, idle, carried)).await;
-            if outcome.is_err() {
-                stream::reset_on_close(stream.tcp());
-            }
-            outcome
-        }
-    }
-}
-
-async fn tunnel_secured(
+/// The same with a connection that leads out of the mesh, over TLS.
+pub(crate) async fn tunnel_secured(
     stream: &mut TlsClientStream,
     mut send: SendHalf,
     mut recv: RecvHalf,
@@ -205,7 +185,7 @@ async fn tunnel_secured(
     carried: &Carried,
 ) -> Result<(), TunnelError> {
     let outside = |error: io::Error| TunnelError::Outside(error.kind());
-    let (mut from, mut to) = tokio::io::split(stream);
+    let (mut from, mut to) = tokio::io::split(&mut *stream);
     let outcome = {
         let up = async {
             let mut buffer = BytesMut::new();
@@ -245,6 +225,7 @@ async fn tunnel_secured(
     if outcome.is_err() {
         // RFC 9114 section 4.4, as above.
         send.reset(Why::TunnelBroke);
+        stream::reset_on_close(stream.tcp());
     }
     outcome
 }

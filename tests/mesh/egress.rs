@@ -424,6 +424,11 @@ fn a_name_without_an_external_service_is_refused_and_passes_to_public_addresses_
     // It may pass, but not to this host.
     let refused = by_host(&shop, &host);
     assert_eq!(refused.status, 403, "{refused:?}");
+    for this_host in ["0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]"] {
+        let port = inside.address.port();
+        let refused = by_host(&shop, &format!("{this_host}:{port}"));
+        assert_eq!(refused.status, 403, "{this_host}: {refused:?}");
+    }
     assert_eq!(inside.connections(), 0);
     assert!(metric(&shop, passed) >= 1.0);
     let log = shop.sidecar.process.log();

@@ -282,16 +282,16 @@ fn via(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<ViaSpec> {
 /// A DNS name.
 fn host(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<String> {
     let text = decoder.text(at)?;
+    let is_address = is_address(&text);
     let hint = if text.starts_with("*.") {
         "name each host: what is not listed is refused"
-    } else if text.parse::<IpAddr>().is_ok() {
+    } else if is_address {
         "write a name here, and the address under addresses"
     } else if text.contains(':') || text.contains('/') {
         "write the name alone: ports stand under ports"
     } else {
         "write a name in lower case, as api.example.com"
     };
-    let is_address = text.parse::<IpAddr>().is_ok();
     if is_address || check_subdomain(&text).is_err() {
         let message = format!("{text:?} is no DNS name");
         decoder.error(at, message, Some(hint.to_owned()));
@@ -300,8 +300,17 @@ fn host(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<String> {
     Some(text)
 }
 
+/// Whether it is an address, or one in brackets as URLs have it.
+fn is_address(text: &str) -> bool {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    bare.unwrap_or(text).parse::<IpAddr>().is_ok()
+}
+
 fn address(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<IpAddr> {
-    let address: IpAddr = decoder.parsed(at, "write an IPv4 or IPv6 address without a port")?;
+    let hint = "write an IPv4 or IPv6 address without a port and without brackets";
+    let address: IpAddr = decoder.parsed(at, hint)?;
     // An IPv4 address in the form of IPv6 is the same host.
     let address = address.to_canonical();
     if address.is_unspecified() || address.is_multicast() {

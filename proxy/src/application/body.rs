@@ -328,7 +328,7 @@ impl Outgoing {
     }
 
     /// Whether it could be sent from its beginning.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         let body = |upload: &Arc<Upload<_>>| upload.is_repeatable();
         self.head.is_some() && self.upload.as_ref().is_none_or(body)
     }

@@ -1,7 +1,7 @@
 //! One address of a service outside of the mesh, with the connections of this worker to it: what a head says
 //! that goes there, and what a failure there tells.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use http::Uri;
@@ -37,8 +37,12 @@ impl Outside {
         address: SocketAddr,
         tls: Option<ExternalTls>,
     ) -> Self {
+        Self::by(Way::new(service, address, tls))
+    }
+
+    fn by(way: Way) -> Self {
         Self {
-            way: Arc::new(Way::new(service, address, tls)),
+            way: Arc::new(way),
             caller: Caller::default(),
             client: OnceLock::new(),
         }
@@ -46,7 +50,7 @@ impl Outside {
 
     /// One that is resolved at each dial, without TLS.
     pub(crate) fn by_name(service: Arc<OutsideService>, port: u16) -> Self {
-        Self::new(service, (Ipv4Addr::UNSPECIFIED, port).into(), None)
+        Self::by(Way::by_name(service, port))
     }
 
     /// How it is reached.

@@ -20,6 +20,7 @@ use crate::cluster::pick::{Criteria, TriedEndpoints, pick};
 use crate::cluster::{Flight, Place};
 use crate::directory::Leaving;
 use crate::failure::{Failure, Reason};
+use crate::http::fields::check_expectation;
 use crate::limits;
 use crate::outside::{Link, Speaks};
 use crate::resilience::deadline::Clock;
@@ -135,6 +136,7 @@ impl Leaves {
             let detail = format!("{} takes connections, not requests", cluster.label);
             return Err(Failure::new(Reason::BadRequest, detail));
         }
+        check_expectation(&head.headers)?;
         let first = cluster.outsides().next().ok_or_else(|| self.nowhere())?;
         first.head(head, multiplexed)
     }
@@ -152,7 +154,7 @@ impl Leaves {
             let now = Instant::now();
             match sent {
                 Ok(answered) => return Ok(self.answered(answered, multiplexed, now)),
-                Err(failure) if self.is_last(&failure) => {
+                Err(failure) if self.is_last(&failure) || !request.is_whole() => {
                     self.failed(&failure, now);
                     return Err(failure);
                 }

@@ -10,6 +10,7 @@ use weft_config::table::{Protocol, ServiceName, Table};
 use super::served::{Served, ServedService};
 use crate::directory::{Directory, Leaving};
 use crate::failure::Failure;
+use crate::http::authority::canonical;
 use crate::http::fields::WEFT_SERVICE;
 
 /// See the module's documentation.
@@ -34,6 +35,8 @@ impl<'s> Meant<'s> {
             && let Some(leaving) = directory.leaving(label.as_bytes())
             && let Some(service) = served.find_port(&leaving.via.0, leaving.via.1)
         {
+            // What is outside may be told the authority.
+            canonical(head)?;
             let leaving = Some(Arc::clone(leaving));
             return Ok(Self { service, leaving });
         }

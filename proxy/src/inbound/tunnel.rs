@@ -18,7 +18,7 @@ use crate::http::{answer, fields};
 use crate::metrics::Direction;
 use crate::outside::{Link, reset_on_close};
 use crate::record::Record;
-use crate::relay::{Carried, tunnel_to};
+use crate::relay::{Carried, tunnel, tunnel_secured};
 use crate::transport_failure::send_failure;
 
 /// Serves one tunnel to its end.
@@ -136,7 +136,10 @@ async fn run(
         .head(&head, false)
         .await
         .map_err(|error| send_failure(&error))?;
-    tunnel_to(link, send, recv, idle, carried)
-        .await
-        .map_err(|error| error.failure())
+    let carrying = match link {
+        Link::Left(stream) => tunnel(stream, send, recv, idle, carried).await,
+        // Boxed, because most tunnels lead to applications.
+        Link::Right(stream) => Box::pin(tunnel_secured(stream, send, recv, idle, carried)).await,
+    };
+    carrying.map_err(|error| error.failure())
 }

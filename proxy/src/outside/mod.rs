@@ -10,7 +10,7 @@
 pub(crate) mod names;
 mod tls;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::{fmt, io};
 
@@ -62,8 +62,9 @@ impl OutsideService {
 /// How one address is reached.
 pub(crate) struct Way {
     service: Arc<OutsideService>,
-    /// Where it is; unspecified where its name is resolved at each dial.
+    /// Where it is; of one whose name is resolved at each dial only the port is known.
     address: SocketAddr,
+    is_by_name: bool,
     tls: Option<Tls>,
 }
 
@@ -87,7 +88,7 @@ impl Speaks {
 }
 
 impl Way {
-    /// The address of a service; an unspecified one is resolved at each dial.
+    /// An address of a service.
     pub(crate) fn new(
         service: Arc<OutsideService>,
         address: SocketAddr,
@@ -96,7 +97,16 @@ impl Way {
         Self {
             service,
             address,
+            is_by_name: false,
             tls: tls.map(Tls::new),
+        }
+    }
+
+    /// By the name of a service, which is resolved at each dial, without TLS.
+    pub(crate) fn by_name(service: Arc<OutsideService>, port: u16) -> Self {
+        Self {
+            is_by_name: true,
+            ..Self::new(service, (Ipv4Addr::UNSPECIFIED, port).into(), None)
         }
     }
 
@@ -156,11 +166,16 @@ impl Way {
 
     /// The addresses to dial, all of which are permitted.
     async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        if !self.address.ip().is_unspecified() {
+        if !self.is_by_name {
             self.permit(self.address.ip())?;
             return Ok(vec![self.address]);
         }
-        let host = (self.service.host(), self.address.port());
+        let host = self.service.host();
+        // An IPv6 address, as a URL has it.
+        let literal = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        let host = (literal.unwrap_or(host), self.address.port());
         let found = tokio::net::lookup_host(host).await?;
         let found: Vec<SocketAddr> = found.take(limits::NAME_ADDRESSES_MAX).collect();
         // One that is not public shows a name that is made to lead inside: then none of its addresses is
@@ -190,7 +205,7 @@ impl Way {
 
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.address.ip().is_unspecified() {
+        match self.is_by_name {
             true => write!(f, "{}:{}", self.service.host(), self.address.port()),
             false => write!(f, "{} at {}", self.service.host(), self.address),
         }
@@ -204,17 +219,20 @@ mod tests {
     use super::*;
 
     fn way(addresses: &[&str], ranges: &[&str], address: SocketAddr) -> Way {
+        Way::new(service("localhost", addresses, ranges), address, None)
+    }
+
+    fn service(host: &str, addresses: &[&str], ranges: &[&str]) -> Arc<OutsideService> {
         let external = External {
-            hosts: vec!["localhost".into()],
+            hosts: vec![host.into()],
             addresses: addresses.iter().map(|one| one.parse().unwrap()).collect(),
             allowed_ranges: ranges.iter().map(|one| one.parse().unwrap()).collect(),
             ..External::default()
         };
-        let service = OutsideService {
+        Arc::new(OutsideService {
             name: "pay.shop".parse().ok(),
             external: Arc::new(external),
-        };
-        Way::new(Arc::new(service), address, None)
+        })
     }
 
     #[tokio::test]
@@ -225,8 +243,9 @@ mod tests {
         let forms = [
             SocketAddr::from(([127, 0, 0, 1], port)),
             format!("[::ffff:127.0.0.1]:{port}").parse().unwrap(),
-            // By its name, at the dial.
+            // The kernel takes both for this host.
             SocketAddr::from(([0, 0, 0, 0], port)),
+            format!("[::]:{port}").parse().unwrap(),
         ];
         for address in forms {
             let refused = way(&[], &[], address).connect(Speaks::Http1).await;
@@ -238,6 +257,18 @@ mod tests {
             );
             let other = way(&["10.0.0.1"], &["10.0.0.0/8"], address);
             assert!(other.connect(Speaks::Bytes).await.is_err());
+        }
+        // By its name, at the dial.
+        for host in [
+            "localhost",
+            "0.0.0.0",
+            "[::]",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+        ] {
+            let named = Way::by_name(service(host, &[], &[]), port);
+            let error = named.connect(Speaks::Http1).await.err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{host}");
         }
         assert_eq!(
             listener.accept().unwrap_err().kind(),

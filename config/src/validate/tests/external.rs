@@ -13,7 +13,8 @@ fn external(name: &str, spec: &str) -> String {
 fn a_host_is_a_name_and_an_address_is_one_of_a_host() {
     let found = check(&external(
         "pay",
-        "{hosts: [10.0.0.1, '*.example.com', 'a.example:80', API.example], addresses: [0.0.0.0, a.b, 10.0.0.7], \
+        "{hosts: [10.0.0.1, '*.example.com', 'a.example:80', API.example, 0.0.0.0, '[::1]', '::'], \
+         addresses: [0.0.0.0, a.b, 10.0.0.7, '::', '::ffff:0.0.0.0', '[2001:db8::1]'], \
          ports: [{port: 443, protocol: http}]}",
     ));
     let wanted = [
@@ -25,9 +26,19 @@ fn a_host_is_a_name_and_an_address_is_one_of_a_host() {
          write the name alone: ports stand under ports",
         "mesh.yaml:4: spec.hosts[3]: \"API.example\" is no DNS name; \
          write a name in lower case, as api.example.com",
+        "mesh.yaml:4: spec.hosts[4]: \"0.0.0.0\" is no DNS name; \
+         write a name here, and the address under addresses",
+        "mesh.yaml:4: spec.hosts[5]: \"[::1]\" is no DNS name; \
+         write a name here, and the address under addresses",
+        "mesh.yaml:4: spec.hosts[6]: \"::\" is no DNS name; \
+         write a name here, and the address under addresses",
         "mesh.yaml:4: spec.addresses[0]: 0.0.0.0 is not the address of one host",
         "mesh.yaml:4: spec.addresses[1]: \"a.b\" is not valid: invalid IP \
-         address syntax; write an IPv4 or IPv6 address without a port",
+         address syntax; write an IPv4 or IPv6 address without a port and without brackets",
+        "mesh.yaml:4: spec.addresses[3]: :: is not the address of one host",
+        "mesh.yaml:4: spec.addresses[4]: 0.0.0.0 is not the address of one host",
+        "mesh.yaml:4: spec.addresses[5]: \"[2001:db8::1]\" is not valid: invalid IP \
+         address syntax; write an IPv4 or IPv6 address without a port and without brackets",
     ];
     assert_eq!(found, wanted);
 }
