@@ -14,7 +14,7 @@ use crate::harness::{
 };
 
 /// An ExternalService `pay`; `spec` is what stands beside its ports.
-fn external(spec: &str, port: u16, protocol: &str, tls: &str) -> String {
+pub(crate) fn external(spec: &str, port: u16, protocol: &str, tls: &str) -> String {
     format!(
         "---\napiVersion: weft.dev/v1alpha1\nkind: ExternalService\n\
          metadata: {{ name: pay, namespace: shop }}\nspec:\n  hosts: [ pay.example ]\n  \

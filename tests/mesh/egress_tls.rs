@@ -12,8 +12,8 @@ use rcgen::{CertificateParams, DnType, KeyPair};
 
 use crate::egress::addresses;
 use crate::harness::{
-    Mesh, Need, Origin, Process, Sidecar, connect, eventually, get, need, pause, python,
-    python_command, service,
+    Mesh, Need, Origin, Process, Sidecar, connect, eventually, expect_echo, get, need, pause,
+    python, python_command, service,
 };
 
 /// Longer than files of TLS are taken for what they were (`OUTSIDE_TLS_FILES_LIFE`).
@@ -216,15 +216,15 @@ fn a_server_that_demands_a_certificate_gets_that_of_the_file_and_soon_the_one_th
     assert_eq!(exchanged(scene.listener, 5).as_deref(), Some("first"));
     // A connection that is open goes on with what it showed.
     let mut open = connect(scene.listener).unwrap();
+    let mut heard = vec![0; "first\n".len()];
+    open.read_exact(&mut heard).unwrap();
+    assert_eq!(heard, b"first\n");
     for (renewed, file) in [(&new.0, &old.0), (&new.1, &old.1)] {
         fs::copy(renewed, file).unwrap();
     }
     pause(FILES_LIFE);
     assert_eq!(exchanged(scene.listener, 5).as_deref(), Some("second"));
-    open.write_all(b"hello").unwrap();
-    let mut heard = vec![0; "first\nhello".len()];
-    open.read_exact(&mut heard).unwrap();
-    assert_eq!(heard, b"first\nhello");
+    expect_echo(&mut open, b"hello");
     // Without one there is no call.
     let tls = format!("caFile: {}", files.0.display());
     scene

@@ -28,6 +28,7 @@ mod databases;
 mod drain;
 mod early_answers;
 mod egress;
+mod egress_changes;
 mod egress_tls;
 mod egress_via;
 mod figures;
