@@ -234,9 +234,9 @@ impl Leaves {
 
     /// What a failure tells of the address. Only the first evidence of a use counts.
     fn failed(&mut self, failure: &Failure, now: Instant) {
-        let ending = match failure.reason {
-            Reason::DeadlineExceeded => Ending::Late,
-            _ => ending(failure),
+        let ending = match failure.reason == Reason::DeadlineExceeded {
+            true => Ending::Late,
+            false => ending(failure),
         };
         let verdict = ending.verdict(&Clock::default(), true, now);
         self.judge(verdict.evidence, now);
