@@ -117,7 +117,11 @@ impl Plan {
         let policies = Policies::new(set);
         let externals: Vec<_> = set
             .externals()
-            .map(|(name, spec)| (name, Cow::Owned(spec.as_service()), Some(spec.compiled())))
+            .map(|(name, spec)| {
+                let through = |via: &ServiceName| set.service(&via.namespace, &via.name);
+                let external = spec.compiled(&name.namespace, through);
+                (name, Cow::Owned(spec.as_service()), Some(external))
+            })
             .collect();
         let mut services: BTreeMap<ServiceName, Compiled> = set
             .services()

@@ -35,10 +35,9 @@ pub use conditions::{
     CONTROLLER_NAME, Condition, ConditionReason, ConditionStatus, ConditionType, ParentStatus,
     RouteStatus,
 };
-pub use external::{ExternalPort, ExternalServiceSpec, ExternalTlsSpec};
+pub use external::{ExternalPort, ExternalServiceSpec, ExternalTlsSpec, ViaSpec};
 pub use files::{FilesError, SourceFile, read_files};
 pub use grant::{GrantFrom, GrantTo, ReferenceGrantSpec};
-pub(crate) use key::GATEWAY;
 pub use key::{Key, KeyError, Kind};
 pub use mesh::MeshConfigSpec;
 pub use metadata::Metadata;

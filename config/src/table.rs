@@ -35,7 +35,8 @@ use weft_transport::identity::{SpiffeId, TrustDomain};
 pub use asked::Asked;
 pub use details::{Details, DetailsError, Labels, Weight};
 pub use external::{
-    AddressRange, AddressRangeError, ClientCertificate, Egress, External, ExternalTls, is_public,
+    AddressRange, AddressRangeError, ClientCertificate, Egress, External, ExternalTls, Via,
+    is_public,
 };
 pub use features::{AboutFeature, Feature, Features, Loss, Withheld};
 pub use filters::{
@@ -225,12 +226,13 @@ impl fmt::Display for Revision {
 pub struct Service {
     /// Its ports by number.
     pub ports: BTreeMap<u16, Port>,
-    /// How it is reached, if it is outside of the mesh. Then no port of it has endpoints.
+    /// How it is reached, if it is outside of the mesh. Then no port of it has endpoints, except for those of
+    /// [`Via`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<Arc<External>>,
     /// The rules for its callers. Present only if this sidecar must decide: for services that it serves, for
-    /// those outside of the mesh that it calls, and for parents of routes that lead to either. If it is
-    /// absent there, no request may be delivered.
+    /// those outside of the mesh that it sends to by itself, and for parents of routes that lead to either. If
+    /// it is absent there, no request may be delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Authorization>,
 }

@@ -1,9 +1,12 @@
 //! The endpoints of one port of one service as one worker sees them, and a request's use of one of them.
 //!
 //! A cluster does not change, except for the state of its endpoints: a new table makes a new cluster, which
-//! keeps the state of endpoints that stay. `outbound/pick.rs` decides which endpoint takes a request.
+//! keeps the state of endpoints that stay. `cluster/pick.rs` decides which endpoint takes a request.
 
 mod named;
+pub(crate) mod pick;
+#[cfg(test)]
+mod pick_simulations;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,9 +21,10 @@ use weft_transport::pool::Target;
 use named::Named;
 pub(crate) use named::name_of;
 
+use crate::application::outside::Outside;
 use crate::limits;
 use crate::metrics::Counted;
-use crate::outside::{Outside, OutsideService};
+use crate::outside::OutsideService;
 use crate::resilience::breaker::{Admission, Cause};
 use crate::resilience::destination::{Destination, Event};
 use crate::resilience::load::Slice;
@@ -203,6 +207,14 @@ impl Cluster {
     /// The same outside of the mesh.
     pub(crate) fn of_outside(self, outside: Option<Arc<OutsideService>>) -> Self {
         Self { outside, ..self }
+    }
+
+    /// Its endpoints outside of the mesh.
+    pub(crate) fn outsides(&self) -> impl Iterator<Item = Arc<Outside>> {
+        self.endpoints.iter().filter_map(|one| match &one.place {
+            Place::Outside(outside) => Some(Arc::clone(outside)),
+            Place::Peer(_) => None,
+        })
     }
 
     /// Counts a request that is sent to an endpoint.

@@ -2,7 +2,7 @@
 //! allocation.
 //!
 //! A snapshot never changes. A new table makes a new one, which keeps the state of endpoints that stay
-//! ([`crate::cluster`]). Pure: [`crate::outbound::route`] and `outbound/pick.rs` decide by it, and on the
+//! ([`crate::cluster`]). Pure: [`crate::outbound::route`] and `cluster/pick.rs` decide by it, and on the
 //! serving side [`crate::inbound::authorise`].
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,9 +17,10 @@ use weft_config::table::{
 use weft_transport::identity::SpiffeId;
 use weft_transport::pool::Target;
 
+use crate::application::outside::Outside;
 use crate::cluster::{self, ByRoute, Cluster, Endpoint, Lasting, Place};
+use crate::outside::OutsideService;
 use crate::outside::names::Answers;
-use crate::outside::{Outside, OutsideService};
 use crate::resilience::balance;
 use crate::resilience::destination::Destinations;
 use crate::resilience::standing::Standing;
@@ -36,6 +37,18 @@ pub(crate) struct Directory {
     hosts: HashMap<Box<str>, Box<str>>,
     /// Their endpoints, which are swept.
     outside: Vec<Arc<Outside>>,
+    /// Those that callers send through this sidecar, by label.
+    leaving: HashMap<Box<str>, Arc<Leaving>>,
+}
+
+/// A port of a service outside of the mesh that callers send through a service of this sidecar.
+pub(crate) struct Leaving {
+    /// The service outside.
+    pub(crate) name: ServiceName,
+    /// Its addresses.
+    pub(crate) cluster: Arc<Cluster>,
+    /// The service and port of the mesh that it is sent through.
+    pub(crate) via: (ServiceName, u16),
 }
 
 /// A service that may be called.
@@ -134,6 +147,12 @@ impl Directory {
             .collect();
         let mut clusters: HashMap<(&ServiceName, u16), Arc<Cluster>> = HashMap::new();
         let (mut hosts, mut outsides) = (HashMap::new(), Vec::new());
+        let mut leaving = HashMap::new();
+        let making = Making {
+            destinations,
+            here,
+            now,
+        };
         for (name, service) in &table.services {
             let external = service.external.as_ref().map(|external| {
                 for host in &external.hosts {
@@ -144,37 +163,47 @@ impl Directory {
                     external: Arc::clone(external),
                 })
             });
+            let via = service.external.as_ref();
+            let via = via.and_then(|external| external.via.as_ref());
             for (number, port) in &service.ports {
                 let label = cluster::label(name, *number);
+                if let Some(external) = &external
+                    && let Some(via) = via.filter(|via| via.here)
+                    && let Some(through) = via.ports.get(number)
+                {
+                    let known = previous.leaving.get(&*label);
+                    let known = known.map(|known| &*known.cluster);
+                    // The same text stays, as calls are counted by it.
+                    let label =
+                        known.map_or_else(|| Arc::clone(&label), |one| Arc::clone(&one.label));
+                    let places = outside(external, *number, known, answers);
+                    let absence = table::Absence::default();
+                    let cluster = making
+                        .cluster(label, port, (places, absence), known)
+                        .of_outside(Some(Arc::clone(external)));
+                    outsides.extend(cluster.outsides());
+                    let sent = Leaving {
+                        name: name.clone(),
+                        cluster: Arc::new(cluster),
+                        via: (via.service.clone(), *through),
+                    };
+                    leaving.insert(Box::from(&*sent.cluster.label), Arc::new(sent));
+                }
                 let known = known.get(&*label).copied();
-                let lasting = known
-                    .map(|one| Arc::clone(&one.lasting))
-                    .unwrap_or_default();
-                let (endpoints, absence) = match &external {
-                    Some(external) => {
+                let cluster = match &external {
+                    Some(external) if via.is_none() => {
                         let places = outside(external, *number, known, answers);
-                        let endpoints = endpoints(places, known, &lasting, here, now);
-                        let kept = endpoints.iter().filter_map(|one| match &one.place {
-                            Place::Outside(outside) => Some(Arc::clone(outside)),
-                            Place::Peer(_) => None,
-                        });
-                        outsides.extend(kept);
-                        (endpoints, table::Absence::default())
+                        let absence = table::Absence::default();
+                        making
+                            .cluster(label, port, (places, absence), known)
+                            .of_outside(Some(Arc::clone(external)))
                     }
-                    None => {
+                    Some(_) | None => {
                         let peers = port.endpoints.iter().map(peer).collect();
-                        (endpoints(peers, known, &lasting, here, now), port.absence)
+                        making.cluster(label, port, (peers, port.absence), known)
                     }
                 };
-                let cluster = Cluster::new(
-                    Arc::clone(&label),
-                    port.protocol,
-                    port.traffic.clone(),
-                    (endpoints, absence),
-                    destinations.get(&label, &port.traffic.retry_budget, now),
-                    lasting,
-                )
-                .of_outside(external.clone());
+                outsides.extend(cluster.outsides());
                 clusters.insert((name, *number), Arc::new(cluster));
             }
         }
@@ -215,6 +244,7 @@ impl Directory {
             services,
             hosts,
             outside: outsides,
+            leaving,
         }
     }
 
@@ -239,6 +269,23 @@ impl Directory {
         !self.outside.is_empty() || table.is_some_and(|table| !table.egress.is_deny())
     }
 
+    /// The port outside of the mesh of that label, as `pay.shop:443`, if callers send to it through this
+    /// sidecar.
+    pub(crate) fn leaving(&self, label: &[u8]) -> Option<&Arc<Leaving>> {
+        if self.leaving.is_empty() {
+            return None;
+        }
+        self.leaving.get(std::str::from_utf8(label).ok()?)
+    }
+
+    /// The clusters to be shown, one of each label: what callers send through this sidecar by its addresses
+    /// outside of the mesh, and not by the endpoints that its own workload calls.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = &Cluster> {
+        let called = self.clusters();
+        let called = called.filter(|cluster| !self.leaving.contains_key(&*cluster.label));
+        called.chain(self.leaving.values().map(|leaving| &*leaving.cluster))
+    }
+
     /// The endpoints outside of the mesh.
     pub(crate) fn outside(&self) -> &[Arc<Outside>] {
         &self.outside
@@ -255,6 +302,8 @@ impl Directory {
             .table
             .iter()
             .flat_map(|table| &table.services)
+            // The endpoints of what is outside are those of the service that it is sent through.
+            .filter(|(_, service)| service.external.is_none())
             .filter(|(_, service)| {
                 let mut endpoints = service.ports.values().flat_map(|port| &port.endpoints);
                 endpoints.any(|endpoint| endpoint.identity == *identity)
@@ -362,6 +411,38 @@ impl Stage {
                 mirrors: mirrors.collect(),
             })
         })
+    }
+}
+
+/// What clusters are made with.
+struct Making<'a> {
+    destinations: &'a Destinations,
+    here: Option<&'a Locality>,
+    now: Instant,
+}
+
+impl Making<'_> {
+    /// The cluster of a port with these endpoints, of which `known` has the state.
+    fn cluster(
+        &self,
+        label: Arc<str>,
+        port: &table::Port,
+        (named, absence): (Vec<Named>, table::Absence),
+        known: Option<&Cluster>,
+    ) -> Cluster {
+        let lasting = known.map(|one| Arc::clone(&one.lasting));
+        let lasting = lasting.unwrap_or_default();
+        let endpoints = endpoints(named, known, &lasting, self.here, self.now);
+        let budget = &port.traffic.retry_budget;
+        let destination = self.destinations.get(&label, budget, self.now);
+        Cluster::new(
+            label,
+            port.protocol,
+            port.traffic.clone(),
+            (endpoints, absence),
+            destination,
+            lasting,
+        )
     }
 }
 

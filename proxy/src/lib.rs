@@ -13,6 +13,7 @@
 
 mod access_log;
 mod admin;
+mod application;
 mod cluster;
 mod descriptors;
 mod directory;

@@ -11,13 +11,16 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use weft_transport::wire::{Reason, ReceiveError, RecvHalf, SendError, SendHalf};
+use weft_transport::external::TlsClientStream;
+use weft_transport::wire::{Reason as Why, ReceiveError, RecvHalf, SendError, SendHalf};
 
+use crate::failure::{Failure, Reason};
 use crate::idle::{Expired, Idle, while_moving};
 use crate::limits;
 use crate::metrics::{Direction, TunnelSeries};
 use crate::outside::Link;
-use crate::stream::ApplicationStream;
+use crate::stream::{self, ApplicationStream};
+use crate::transport_failure::{send_failure, stream_failure};
 
 /// Bytes that a tunnel carries, counted while it runs: tunnels live for hours.
 #[derive(Debug)]
@@ -101,6 +104,32 @@ pub(crate) enum TunnelError {
     Idle,
 }
 
+impl TunnelError {
+    /// What it means for the record.
+    pub(crate) fn failure(&self) -> Failure {
+        match self {
+            Self::Application(kind) => Failure::new(
+                Reason::ConnectionTerminated,
+                format!("the application's connection broke: {kind}"),
+            ),
+            Self::Peer(ReceiveError::Reset(Why::TunnelBroke)) => Failure::new(
+                Reason::ConnectionTerminated,
+                "the far side's connection broke",
+            ),
+            Self::Peer(error) => stream_failure(error),
+            Self::ToPeer(error) => send_failure(error),
+            Self::Outside(kind) => Failure::new(
+                Reason::ConnectionTerminated,
+                format!("the connection out of the mesh broke: {kind}"),
+            ),
+            Self::Idle => Failure::new(
+                Reason::ResponseTimeout,
+                "no bytes passed for the tunnel's idle timeout",
+            ),
+        }
+    }
+}
+
 /// Sends what was read from the application ahead of the tunnel.
 pub(crate) async fn send_first(
     send: &mut SendHalf,
@@ -112,7 +141,7 @@ pub(crate) async fn send_first(
     match sent {
         Ok(()) => carried.went_in(bytes),
         Err(error) => {
-            send.reset(Reason::TunnelBroke);
+            send.reset(Why::TunnelBroke);
             return Err(TunnelError::ToPeer(error));
         }
     }
@@ -141,13 +170,67 @@ pub(crate) async fn tunnel(
         //= https://www.rfc-editor.org/rfc/rfc9114#section-4.4
         //# A proxy treats any error in the TCP connection, which includes receiving a TCP segment with
         //# the RST bit set, as a stream error of type H3_CONNECT_ERROR.
-        send.reset(Reason::TunnelBroke);
+        send.reset(Why::TunnelBroke);
         application.reset_on_close();
     }
     outcome
 }
 
-/// The same for a connection that leads out of the mesh.
+/// The same with a connection that leads out of the mesh, over TLS.
+pub(crate) async fn tunnel_secured(
+    stream: &mut TlsClientStream,
+    mut send: SendHalf,
+    mut recv: RecvHalf,
+    idle: Duration,
+    carried: &Carried,
+) -> Result<(), TunnelError> {
+    let outside = |error: io::Error| TunnelError::Outside(error.kind());
+    let (mut from, mut to) = tokio::io::split(&mut *stream);
+    let outcome = {
+        let up = async {
+            let mut buffer = BytesMut::new();
+            loop {
+                buffer.reserve(limits::OUTSIDE_READ_BYTES);
+                let bytes = from.read_buf(&mut buffer).await.map_err(outside)?;
+                if bytes == 0 {
+                    return send.finish().await.map_err(TunnelError::ToPeer);
+                }
+                let data = buffer.split().freeze();
+                send.send_data(data).await.map_err(TunnelError::ToPeer)?;
+                carried.went_in(bytes);
+            }
+        };
+        let down = async {
+            let mut chunks: Vec<Bytes> = Vec::new();
+            loop {
+                let count = std::future::poll_fn(|cx| recv.poll_chunks(cx, &mut chunks));
+                if count.await.map_err(TunnelError::Peer)? == 0 {
+                    return to.shutdown().await.or_else(ignore_gone);
+                }
+                for chunk in chunks.drain(..) {
+                    to.write_all(&chunk).await.map_err(outside)?;
+                    carried.came_out(chunk.len());
+                }
+                // TLS keeps what does not fill a record.
+                to.flush().await.map_err(outside)?;
+            }
+        };
+        let both = pin!(futures_util::future::try_join(up, down));
+        match while_moving(Idle::new(idle), || carried.total(), both).await {
+            Ok(Ok(((), ()))) => Ok(()),
+            Ok(Err(error)) => Err(error),
+            Err(Expired::Stalled | Expired::Deadline) => Err(TunnelError::Idle),
+        }
+    };
+    if outcome.is_err() {
+        // RFC 9114 section 4.4, as above.
+        send.reset(Why::TunnelBroke);
+        stream::reset_on_close(stream.tcp());
+    }
+    outcome
+}
+
+/// The same for a connection that leads out of the mesh from here.
 pub(crate) async fn splice(
     application: &ApplicationStream,
     first: BytesMut,

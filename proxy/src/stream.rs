@@ -202,10 +202,15 @@ impl ApplicationStream {
     /// application sees the end, and a write fails.
     pub(crate) fn reset_on_close(&self) {
         if let Self::Tcp(stream) = self {
-            // Fails only on a socket that is already gone.
-            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            reset_on_close(stream);
         }
     }
+}
+
+/// See [`ApplicationStream::reset_on_close`].
+pub(crate) fn reset_on_close(stream: &TcpStream) {
+    // Fails only on a socket that is already gone.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 impl AsRawFd for ApplicationStream {

@@ -32,7 +32,7 @@ pub struct Explain {
     /// The workload that calls: its service account, as `frontend` or `frontend.shop`, or its whole SPIFFE ID
     #[arg(long, value_name = "WORKLOAD")]
     from: String,
-    /// The Service that it addresses, as `orders`, `orders.shop` or `orders.shop:8080`
+    /// The Service or ExternalService that it addresses, as `orders`, `orders.shop` or `orders.shop:8080`
     #[arg(long, value_name = "SERVICE[:PORT]")]
     to: String,
     /// The method of the request
@@ -183,18 +183,26 @@ fn addressed(args: &Explain, set: &Set) -> Result<(ServiceName, u16), Failure> {
     };
     let service = ServiceName::parse_in(&args.namespace, name)
         .map_err(|error| usage(format!("--to {}: {error}", args.to)))?;
-    let spec = set.service(&service.namespace, &service.name).ok_or_else(|| {
+    let of_service = set.service(&service.namespace, &service.name);
+    let of_service = of_service.map(|spec| {
+        let ports = spec.ports.iter();
+        ports.map(|port| (port.port, port.protocol)).collect()
+    });
+    let of_external = || {
+        let spec = set.external(&service.namespace, &service.name)?;
+        let ports = spec.ports.iter();
+        Some(ports.map(|port| (port.port, port.protocol)).collect())
+    };
+    let ports: Option<Vec<_>> = of_service.or_else(of_external);
+    let ports = ports.ok_or_else(|| {
         let line = format!(
-            "there is no Service {} in namespace {}: write --to NAME.NAMESPACE, or -n NAMESPACE",
+            "there is no Service and no ExternalService {} in namespace {}: write --to NAME.NAMESPACE, or -n NAMESPACE",
             service.name, service.namespace
         );
         Failure::new(Code::Failed, line)
     })?;
-    let ports = spec.ports.iter();
-    let with_requests: Vec<u16> = ports
-        .filter(|port| port.protocol.has_requests())
-        .map(|port| port.port)
-        .collect();
+    let with_requests = ports.iter().filter(|(_, protocol)| protocol.has_requests());
+    let with_requests: Vec<u16> = with_requests.map(|(port, _)| *port).collect();
     let port = match (port, with_requests.as_slice()) {
         (Some(port), _) => port,
         (None, ports) if ports.contains(&80) => 80,
@@ -239,8 +247,16 @@ fn head(args: &Explain) -> Parts {
 
 fn count_endpoints(explanation: &mut Explanation, sidecars: &[SidecarInfo]) {
     for share in &mut explanation.backends {
+        let served = match &share.outside {
+            None => &share.backend,
+            Some(outside) => match &outside.via {
+                Some(via) => via,
+                // Its endpoints are the addresses that the caller's sidecar finds (`weft endpoints`).
+                None => continue,
+            },
+        };
         let serving = sidecars.iter().filter(|sidecar| {
-            sidecar.connected && sidecar.serves.get(&share.backend).copied() == Some(true)
+            sidecar.connected && sidecar.serves.get(served).copied() == Some(true)
         });
         let count = serving.count();
         share.endpoints = Some(count);
@@ -265,7 +281,13 @@ fn text(explanation: &Explanation) -> String {
         (Some(route), Some(rule)) => line("route", &format!("{route}, rule {rule}")),
         (Some(route), None) => line("route", route),
         (None, _) if explanation.backends.is_empty() => line("route", "none takes it"),
-        (None, _) => line("route", "none: it goes to the Service's own endpoints"),
+        (None, _) => line(
+            "route",
+            match explanation.backends.iter().any(|one| one.outside.is_some()) {
+                true => "none: it leaves the mesh",
+                false => "none: it goes to the Service's own endpoints",
+            },
+        ),
     }
     for rule in &explanation.passed_over {
         line("  not", &format!("{}: {}", rule.rule, rule.because));
@@ -293,6 +315,21 @@ fn text(explanation: &Explanation) -> String {
             "backend",
             &format!("{} {} %{endpoints}{trouble}", share.backend, share.percent),
         );
+        if let Some(outside) = &share.outside {
+            let addresses = match outside.addresses.is_empty() {
+                true => "at the addresses of its name".to_owned(),
+                false => format!("at {}", outside.addresses.join(", ")),
+            };
+            let tls = outside.tls.as_ref();
+            let tls = tls.map_or(String::new(), |name| format!(", over TLS as {name}"));
+            let hosts = outside.hosts.join(", ");
+            line("  outside", &format!("{hosts} {addresses}{tls}"));
+            let via = match &outside.via {
+                Some(via) => format!("the sidecars of {via}, for all callers"),
+                None => "the sidecar of the caller".to_owned(),
+            };
+            line("  sent by", &via);
+        }
         for filter in &share.filters {
             line("  filter", filter);
         }

@@ -134,13 +134,19 @@ fn weft_proxy_has_the_commands_of_a_sidecar_and_no_others() {
     assert_eq!(run(&["ca", "serve"]).status.code(), Some(2));
     // The same flags, texts and codes.
     for command in ["run", "status", "config", "drain", "logging"] {
-        let (own, other) = (run(&[command, "--help"]), weft(&["proxy", command, "--help"]));
+        let (own, other) = (
+            run(&[command, "--help"]),
+            weft(&["proxy", command, "--help"]),
+        );
         let other = stdout(&other).replace("Usage: weft proxy", "Usage: weft-proxy");
         assert_eq!(stdout(&own), other, "{command}");
     }
     let refused = run(&["run", "--config", "/nonexistent.yaml"]);
     let other = weft(&["proxy", "run", "--config", "/nonexistent.yaml"]);
-    assert_eq!((refused.status, &refused.stderr), (other.status, &other.stderr));
+    assert_eq!(
+        (refused.status, &refused.stderr),
+        (other.status, &other.stderr)
+    );
     assert!(!refused.status.success());
 }
 

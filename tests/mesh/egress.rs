@@ -14,7 +14,7 @@ use crate::harness::{
 };
 
 /// An ExternalService `pay`; `spec` is what stands beside its ports.
-fn external(spec: &str, port: u16, protocol: &str, tls: &str) -> String {
+pub(crate) fn external(spec: &str, port: u16, protocol: &str, tls: &str) -> String {
     format!(
         "---\napiVersion: weft.dev/v1alpha1\nkind: ExternalService\n\
          metadata: {{ name: pay, namespace: shop }}\nspec:\n  hosts: [ pay.example ]\n  \
@@ -22,7 +22,7 @@ fn external(spec: &str, port: u16, protocol: &str, tls: &str) -> String {
     )
 }
 
-fn addresses(all: &[IpAddr]) -> String {
+pub(crate) fn addresses(all: &[IpAddr]) -> String {
     let all: Vec<String> = all.iter().map(ToString::to_string).collect();
     format!("  addresses: [ {} ]\n", all.join(", "))
 }
@@ -59,14 +59,14 @@ fn metric(shop: &Shop, line: &str) -> f64 {
 }
 
 /// A resolver of the test's own: names with their addresses, which may change. Answers hold for 0 s.
-struct Resolver {
+pub(crate) struct Resolver {
     address: SocketAddr,
     names: Arc<Mutex<BTreeMap<String, Vec<Ipv4Addr>>>>,
     silent: Arc<AtomicBool>,
 }
 
 impl Resolver {
-    fn start(address: Ipv4Addr) -> Self {
+    pub(crate) fn start(address: Ipv4Addr) -> Self {
         let socket = UdpSocket::bind((address, 0)).unwrap();
         let resolver = Self {
             address: socket.local_addr().unwrap(),
@@ -87,14 +87,14 @@ impl Resolver {
         resolver
     }
 
-    fn leads(&self, name: &str, to: &[Ipv4Addr]) {
+    pub(crate) fn leads(&self, name: &str, to: &[Ipv4Addr]) {
         self.names
             .lock()
             .unwrap()
             .insert(name.to_owned(), to.to_vec());
     }
 
-    fn setting(&self) -> String {
+    pub(crate) fn setting(&self) -> String {
         format!("dns: {{ servers: [ \"{}\" ] }}", self.address)
     }
 }
@@ -424,6 +424,11 @@ fn a_name_without_an_external_service_is_refused_and_passes_to_public_addresses_
     // It may pass, but not to this host.
     let refused = by_host(&shop, &host);
     assert_eq!(refused.status, 403, "{refused:?}");
+    for this_host in ["0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]"] {
+        let port = inside.address.port();
+        let refused = by_host(&shop, &format!("{this_host}:{port}"));
+        assert_eq!(refused.status, 403, "{this_host}: {refused:?}");
+    }
     assert_eq!(inside.connections(), 0);
     assert!(metric(&shop, passed) >= 1.0);
     let log = shop.sidecar.process.log();

@@ -1,7 +1,7 @@
 """A gRPC server and the client that tries every kind of call, with bytes as messages.
 
-`grpc_peer.py serve HOST:PORT` serves until it is killed; `grpc_peer.py call HOST:PORT` runs every
-check and prints a JSON object of check -> what was seen.
+`grpc_peer.py serve HOST:PORT [CERTIFICATE KEY]` serves until it is killed, over TLS with a certificate;
+`grpc_peer.py call HOST:PORT` runs every check and prints a JSON object of check -> what was seen.
 """
 
 import json
@@ -66,13 +66,17 @@ def sleep(request, context):
     return b"slept"
 
 
-def serve(address):
+def serve(address, certificate=None, key=None):
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=32),
         handlers=[Handler()],
         options=[("grpc.max_receive_message_length", -1)],
     )
-    assert server.add_insecure_port(address)
+    if certificate:
+        pair = tuple(open(name, "rb").read() for name in (key, certificate))
+        assert server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+    else:
+        assert server.add_insecure_port(address)
     server.start()
     print("serving", flush=True)
     server.wait_for_termination()
@@ -162,4 +166,4 @@ def status(address):
         print(json.dumps({"code": error.code().name, "details": error.details()}))
 
 
-{"serve": serve, "call": call, "status": status}[sys.argv[1]](sys.argv[2])
+{"serve": serve, "call": call, "status": status}[sys.argv[1]](*sys.argv[2:])

@@ -6,7 +6,7 @@ use super::{Findings, LIBRARIES, Source, code, library, products};
 
 /// Modules of one crate of which the first knows the second although that, or one that it knows, knows the
 /// first; with the reason. Without these there is no cycle.
-const KNOWS_BACK: [(&str, &str, &str, &str); 19] = [
+const KNOWS_BACK: [(&str, &str, &str, &str); 17] = [
     (
         "ca",
         "error",
@@ -54,18 +54,6 @@ const KNOWS_BACK: [(&str, &str, &str, &str); 19] = [
         "inbound",
         "health",
         "a served service holds what is shown of its health",
-    ),
-    (
-        "proxy",
-        "outside",
-        "http",
-        "an answer from outside keeps the rules of messages, and its content is one of those that bodies know",
-    ),
-    (
-        "proxy",
-        "outside",
-        "inbound",
-        "what is outside is reached by the client of applications, with its rules about connections",
     ),
     (
         "proxy",

@@ -132,3 +132,116 @@ fn a_sidecar_that_does_not_know_them_refuses_what_leaves_the_mesh_and_operators_
         ]
     );
 }
+
+/// The vendor, for all workloads, with a port of tcp, through `gate`.
+fn mesh_with_gate() -> String {
+    let gate = "---\napiVersion: weft.dev/v1alpha1\nkind: Service\n\
+                metadata: { name: gate, namespace: shop }\n\
+                spec: { ports: [ { port: 15, protocol: http }, { port: 16, protocol: tcp } ] }\n";
+    let ports = "ports: [ { port: 443, protocol: http, tls: { caFile: /ca.pem } }, \
+                 { port: 80, protocol: http } ]";
+    let via = "via: { name: gate }\n  ports: [ { port: 443, protocol: http, tls: { caFile: /ca.pem } }, \
+               { port: 5432, protocol: tcp } ]";
+    format!("{}{gate}", MESH.replace(ports, via))
+}
+
+fn endpoint(number: u8) -> Endpoint {
+    Endpoint {
+        workload: format!("gate-{number}"),
+        address: ([10, 0, 0, number], 1).into(),
+        identity: "spiffe://demo.test/ns/shop/sa/gate".parse().unwrap(),
+        locality: None,
+        details: table::Details::default(),
+    }
+}
+
+fn gated(account: &str, serves: &[&str], features: Features) -> Fitted {
+    let revision = Revision {
+        store: "s".into(),
+        number: 1,
+    };
+    let set = set(&mesh_with_gate());
+    let plan = Plan::new(revision, "demo.test".parse().unwrap(), &set);
+    let endpoints = [(15, 1), (16, 2)]
+        .map(|(port, number)| ((name("gate"), port), vec![endpoint(number)].into()));
+    let sidecar = Sidecar {
+        serves: serves.iter().map(|one| name(one)).collect(),
+        ..sidecar(account, features)
+    };
+    plan.fitted(&plan.scope(&sidecar), &endpoints.into())
+}
+
+#[test]
+fn a_caller_reaches_the_service_that_it_is_sent_through_and_learns_nothing_to_dial_by_itself() {
+    let table = gated("frontend", &[], Features::all()).table;
+    let vendor = &table.services[&name("vendor")];
+    assert_eq!(vendor.ports[&443].endpoints, [endpoint(1)]);
+    assert_eq!(vendor.ports[&5432].endpoints, [endpoint(2)]);
+    // The sidecars of the other service decide.
+    assert_eq!(vendor.authorization, None);
+    let external = vendor.external.as_ref().unwrap();
+    assert!(!external.is_sent_from_here());
+    assert_eq!(external.hosts, ["rates.vendor.example"]);
+    assert!(external.tls.is_empty() && external.allowed_ranges.is_empty());
+    // It is no endpoint of its own, and the caller need not know the service.
+    let other = gated("other", &[], Features::all()).table;
+    assert!(!other.services.contains_key(&name("vendor")));
+    assert!(other.forbidden.contains_key(&name("vendor")));
+}
+
+#[test]
+fn only_the_sidecars_of_that_service_learn_how_it_is_reached_and_decide_about_all_callers() {
+    let table = gated("gate", &["gate"], Features::all()).table;
+    let vendor = &table.services[&name("vendor")];
+    let external = vendor.external.as_ref().unwrap();
+    let via = external.via.as_ref().unwrap();
+    assert!(external.is_sent_from_here() && via.here);
+    assert_eq!(via.ports, [(443, 15), (5432, 16)].into());
+    assert_eq!(external.tls[&443].roots.as_deref(), Some("/ca.pem"));
+    assert_eq!(external.allowed_ranges.len(), 1);
+    assert!(vendor.ports[&443].endpoints.is_empty());
+    let rules = &vendor.authorization.as_ref().unwrap().rules;
+    assert!(rules[0].principals.is_some());
+    // The route of a service leads there, whose policies hold, too.
+    assert!(table.services[&name("rates")].authorization.is_some());
+    let other = gated("rates", &["rates"], Features::all()).table;
+    assert!(!other.services.contains_key(&name("vendor")));
+}
+
+#[test]
+fn a_sidecar_that_would_send_it_outside_by_itself_is_told_nothing_of_it_and_lets_its_names_not_pass()
+ {
+    let without = Feature::ALL
+        .into_iter()
+        .filter(|one| *one != Feature::ExternalVia);
+    let features: Features = without.collect();
+    for (account, serves) in [("frontend", vec![]), ("gate", vec!["gate"])] {
+        let fitted = gated(account, &serves, features);
+        assert!(!fitted.table.services.contains_key(&name("vendor")));
+        assert!(fitted.table.closed_hosts.contains("rates.vendor.example"));
+        let told = String::from_utf8(fitted.json().unwrap()).unwrap();
+        assert!(!told.contains("\"via\""), "{told}");
+        let named: Vec<String> = fitted.withheld.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            named,
+            [
+                "ExternalService/shop/vendor needs external-via, which this sidecar does not know: it knows no \
+                 vendor.shop, and refuses every call to it"
+            ]
+        );
+    }
+}
+
+#[test]
+fn a_reference_that_leads_nowhere_does_not_open_a_way_past_it() {
+    let revision = Revision {
+        store: "s".into(),
+        number: 1,
+    };
+    let set = set(&mesh_with_gate().replace("via: { name: gate }", "via: { name: gone }"));
+    let plan = Plan::new(revision, "demo.test".parse().unwrap(), &set);
+    let table = plan.table(&sidecar("frontend", Features::all()), &Endpoints::new());
+    let vendor = &table.services[&name("vendor")];
+    assert!(vendor.ports.values().all(|port| port.endpoints.is_empty()));
+    assert!(!vendor.external.as_ref().unwrap().is_sent_from_here());
+}

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::resources::{Key, Kind};
 use crate::table::{
-    Absence, Action, Authorization, Default, Details, Egress, Feature, Features, Loss, PathCase,
-    Rule, Service, ServiceName, Table, Withheld,
+    Absence, Action, Authorization, Default, Details, Egress, External, Feature, Features, Loss,
+    PathCase, Rule, Service, ServiceName, Table, Withheld,
 };
 
 /// A table in the form that its sidecar supports.
@@ -44,6 +44,9 @@ pub(super) fn fit(mut table: Table, features: Features) -> Fitted {
     }
     if !features.has(Feature::ExternalServices) {
         withheld.extend(without_externals(&mut table));
+    }
+    if !features.has(Feature::ExternalVia) {
+        withheld.extend(without_via(&mut table));
     }
     for (name, service) in &mut table.services {
         if !features.has(Feature::Absence)
@@ -116,28 +119,55 @@ fn without_details(service: &mut Arc<Service>) {
 /// Takes out what is outside of the mesh: such a sidecar would take it for a service without endpoints, at
 /// best.
 fn without_externals(table: &mut Table) -> Vec<Withheld> {
-    let withheld = |resource: String, instead: String| Withheld {
-        resource,
-        feature: Feature::ExternalServices.name().to_owned(),
-        instead,
-    };
-    let mut all = Vec::new();
-    table.services.retain(|name, service| {
-        if service.external.is_some() {
-            let key = Key::new(Kind::ExternalService, &name.namespace, &name.name);
-            all.push(withheld(
-                key.to_string(),
-                format!("it knows no {name}, and refuses every call to it"),
-            ));
-        }
-        service.external.is_none()
-    });
+    let feature = Feature::ExternalServices;
+    let mut all = without_services(table, feature, Option::is_some);
     if !table.egress.is_deny() {
-        let instead = "it refuses requests for names outside of the mesh".to_owned();
-        all.push(withheld("MeshConfig".to_owned(), instead));
+        all.push(Withheld {
+            resource: "MeshConfig".to_owned(),
+            feature: feature.name().to_owned(),
+            instead: "it refuses requests for names outside of the mesh".to_owned(),
+        });
         table.egress = Egress::Deny;
         table.closed_hosts.clear();
     }
+    all
+}
+
+/// Takes out what is sent through a service of the mesh: such a sidecar would send it outside by itself. Its
+/// names do not pass, either, whatever becomes of names that no ExternalService names.
+fn without_via(table: &mut Table) -> Vec<Withheld> {
+    let is_sent = |external: &Option<Arc<External>>| {
+        let external = external.as_ref();
+        external.is_some_and(|external| external.via.is_some())
+    };
+    if !table.egress.is_deny() {
+        let services = table.services.values().map(|service| &service.external);
+        let sent = services.filter(|external| is_sent(external)).flatten();
+        let hosts = sent.flat_map(|external| external.hosts.iter().cloned());
+        table.closed_hosts.extend(hosts);
+    }
+    without_services(table, Feature::ExternalVia, is_sent)
+}
+
+/// Takes out the services outside of the mesh for which `lacks` is true, for want of a feature.
+fn without_services(
+    table: &mut Table,
+    feature: Feature,
+    lacks: impl Fn(&Option<Arc<External>>) -> bool,
+) -> Vec<Withheld> {
+    let mut all = Vec::new();
+    table.services.retain(|name, service| {
+        let stays = !lacks(&service.external);
+        if !stays {
+            let key = Key::new(Kind::ExternalService, &name.namespace, &name.name);
+            all.push(Withheld {
+                resource: key.to_string(),
+                feature: feature.name().to_owned(),
+                instead: format!("it knows no {name}, and refuses every call to it"),
+            });
+        }
+        stays
+    });
     all
 }
 
@@ -162,6 +192,7 @@ fn restrictions(authorization: &Authorization) -> impl Iterator<Item = Feature> 
             | Feature::EndpointDetails
             | Feature::Sessions
             | Feature::ExternalServices
+            | Feature::ExternalVia
             | Feature::H2c => false,
         })
 }

@@ -118,13 +118,24 @@ impl<'a> References<'a> {
         self.permits(route, Kind::Service, to)
     }
 
-    fn permits(&self, route: &Key, kind: Kind, to: &ServiceName) -> bool {
+    /// Whether traffic of an ExternalService may be sent through a Service of that namespace.
+    pub(crate) fn permits_via(&self, external: &Key, namespace: &str, name: &str) -> bool {
+        let to = ServiceName {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let is_own = namespace == external.namespace;
+        is_own || !self.requires_grants || self.permits(external, Kind::Service, &to)
+    }
+
+    fn permits(&self, by: &Key, kind: Kind, to: &ServiceName) -> bool {
+        let group = by.kind.group();
         let grants = self.grants.get(to.namespace.as_str());
         grants.into_iter().flatten().any(|grant| {
             let from = grant.from.iter().any(|from| {
-                from.group == crate::resources::GATEWAY
-                    && from.kind == route.kind.as_str()
-                    && from.namespace == route.namespace
+                from.group == group
+                    && from.kind == by.kind.as_str()
+                    && from.namespace == by.namespace
             });
             let covers = grant.to.iter().any(|one| {
                 is_core(&one.group)

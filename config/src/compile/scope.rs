@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::fit::{Fitted, fit};
-use super::{Endpoints, Plan, Sidecar};
-use crate::table::{Ban, Concurrency, Features, Forbidden, Schema, ServiceName, Table};
+use super::{Endpoints, Plan, Served, Sidecar};
+use crate::table::{
+    Ban, Concurrency, External, Features, Forbidden, Schema, ServiceName, Table, Via,
+};
 
 /// All that a sidecar's table depends on, beside its plan and the endpoints. Services are positions in the
 /// order of the plan's services, so a scope is valid only with the plan from which it was made.
@@ -89,14 +91,27 @@ impl Plan {
 
     fn table_of(&self, scope: &Scope, endpoints: &Endpoints) -> Table {
         let has = |list: &[usize], place: usize| list.binary_search(&place).is_ok();
+        let serves = scope.serves.iter();
+        let served: BTreeSet<&ServiceName> = serves
+            .filter_map(|place| self.services.keys().nth(*place))
+            .collect();
+        let is_sent_from_here = |external: &External| match &external.via {
+            Some(via) => served.contains(&via.service),
+            None => true,
+        };
         let mut decides: BTreeSet<&ServiceName> = BTreeSet::new();
         for (place, (name, compiled)) in self.services.iter().enumerate() {
             if has(&scope.serves, place) {
                 decides.insert(name);
                 decides.extend(&compiled.parents);
             }
-            // Beyond the caller's own sidecar, none can decide about a call that leaves the mesh.
-            if has(&scope.calls, place) && compiled.service.external.is_some() {
+            // Beyond the sidecar that sends it, none can decide about a call that leaves the mesh: the caller's
+            // own, or those of the service that it is sent through.
+            let external = compiled.service.external.as_ref();
+            let leaves = external.is_some_and(|external| {
+                is_sent_from_here(external) && (external.via.is_some() || has(&scope.calls, place))
+            });
+            if leaves {
                 decides.insert(name);
                 decides.extend(&compiled.parents);
             }
@@ -140,12 +155,20 @@ impl Plan {
                     port.traffic.caller_rate_limits.clear();
                 }
                 if callable {
-                    let found = endpoints.get(&(name.clone(), *number));
+                    let found = endpoints_of(name, &service.external, *number, endpoints);
                     let found = found.cloned().unwrap_or_default();
                     (port.endpoints, port.absence) = (found.endpoints, found.absence);
                 } else {
                     port.routes.clear();
                 }
+            }
+            if let Some(external) = &mut service.external
+                && external.via.is_some()
+            {
+                *external = match is_sent_from_here(external) {
+                    true => Arc::new(sent_from_here(external)),
+                    false => Arc::new(external.seen_by_callers()),
+                };
             }
             service.authorization = decides.then(|| compiled.authorization.clone());
             services.insert(name.clone(), Arc::new(service));
@@ -161,5 +184,28 @@ impl Plan {
             egress: self.egress,
             closed_hosts,
         }
+    }
+}
+
+/// The endpoints of a port: its own, or those of the service that it is sent through.
+fn endpoints_of<'e>(
+    name: &ServiceName,
+    external: &Option<Arc<External>>,
+    port: u16,
+    endpoints: &'e Endpoints,
+) -> Option<&'e Served> {
+    let via = external.as_ref().and_then(|external| external.via.as_ref());
+    match via {
+        None => endpoints.get(&(name.clone(), port)),
+        Some(via) => endpoints.get(&(via.service.clone(), *via.ports.get(&port)?)),
+    }
+}
+
+/// For a sidecar that serves the service that it is sent through.
+fn sent_from_here(external: &External) -> External {
+    let via = external.via.clone().map(|via| Via { here: true, ..via });
+    External {
+        via,
+        ..external.clone()
     }
 }

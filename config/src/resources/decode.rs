@@ -471,3 +471,16 @@ impl<'n> Fields<'n> {
         }
     }
 }
+
+/// A field that could not be read must not mean the same as one that is not there.
+#[expect(
+    clippy::option_option,
+    reason = "outside: whether it could be read; inside: whether it is there"
+)]
+pub(super) fn all_or_none<T>(field: Option<Option<T>>) -> Option<Option<T>> {
+    match field {
+        Some(None) => None,
+        Some(some) => Some(some),
+        None => Some(None),
+    }
+}

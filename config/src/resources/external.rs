@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::decode::{At, Decoder, Fields};
+use super::decode::{At, Decoder, Fields, all_or_none};
+use super::label;
 use super::schema::{some, up_to, word};
 use super::service::{Callers, ServicePort, ServiceSpec, port_number, protocol};
 use crate::limits;
-use crate::table::{self, AddressRange, PathCase, Protocol, check_subdomain};
+use crate::table::{self, AddressRange, PathCase, Protocol, ServiceName, check_subdomain};
 
 /// What an ExternalService says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +44,49 @@ pub struct ExternalServiceSpec {
     #[serde(default, skip_serializing_if = "PathCase::is_sensitive")]
     #[schemars(extend("x-default" = word(PathCase::default())))]
     pub path_case: PathCase,
+    /// A Service of the mesh that its traffic is sent through: the sidecars that serve it decide for all callers,
+    /// and send outside. Callers reach them over the mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "the sidecar of each caller sends it outside"))]
+    pub via: Option<ViaSpec>,
+}
+
+/// The Service that traffic is sent through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ViaSpec {
+    /// The name of the Service.
+    #[schemars(extend("x-range" = "1 to 63 characters"))]
+    pub name: String,
+    /// Its namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-range" = "1 to 63 characters", "x-default" = "that of the ExternalService"))]
+    pub namespace: Option<String>,
+    /// The number of one port of it. Requests are sent through a port of `http` or `grpc`, and bytes of `tcp`
+    /// through one of `tcp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-range" = "1 to 65535", "x-default" = "its only port that takes the same"))]
+    pub port: Option<u16>,
+}
+
+impl ViaSpec {
+    /// The Service that is meant from a namespace.
+    pub(crate) fn service(&self, own: &str) -> Option<ServiceName> {
+        ServiceName::new(self.namespace.as_deref().unwrap_or(own), &self.name).ok()
+    }
+
+    /// The port of the Service that a port of the ExternalService is sent through, or those that it could be
+    /// sent through.
+    pub(crate) fn port_for(&self, protocol: Protocol, of: &ServiceSpec) -> Result<u16, Vec<u16>> {
+        let ports = of.ports.iter();
+        let fit = ports.filter(|port| port.protocol.has_requests() == protocol.has_requests());
+        let fit: Vec<u16> = fit.map(|port| port.port).collect();
+        match (self.port, fit.as_slice()) {
+            (Some(port), fit) if fit.contains(&port) => Ok(port),
+            (None, [only]) => Ok(*only),
+            (_, _) => Err(fit),
+        }
+    }
 }
 
 /// One port of an ExternalService.
@@ -101,8 +145,12 @@ impl ExternalServiceSpec {
         }
     }
 
-    /// How sidecars reach it.
-    pub(crate) fn compiled(&self) -> table::External {
+    /// How sidecars reach it from a namespace; `service` finds the Service that it is sent through.
+    pub(crate) fn compiled<'s>(
+        &self,
+        own: &str,
+        service: impl Fn(&ServiceName) -> Option<&'s ServiceSpec>,
+    ) -> table::External {
         let first = self.hosts.first().cloned().unwrap_or_default();
         let tls = self.ports.iter().filter_map(|port| {
             let tls = port.tls.as_ref()?;
@@ -120,6 +168,33 @@ impl ExternalServiceSpec {
             addresses: self.addresses.clone(),
             allowed_ranges: self.allowed_ranges.clone(),
             tls: tls.collect(),
+            via: self
+                .via
+                .as_ref()
+                .map(|via| self.compiled_via(via, own, service)),
+        }
+    }
+
+    /// Without ports where the reference leads nowhere, which validation refuses: then no call has a way out.
+    fn compiled_via<'s>(
+        &self,
+        via: &ViaSpec,
+        own: &str,
+        service: impl Fn(&ServiceName) -> Option<&'s ServiceSpec>,
+    ) -> table::Via {
+        let name = via.service(own).unwrap_or_else(|| ServiceName {
+            namespace: own.to_owned(),
+            name: "invalid-name".to_owned(),
+        });
+        let found = service(&name);
+        let through = self.ports.iter().filter_map(|port| {
+            let through = via.port_for(port.protocol, found?).ok()?;
+            Some((port.port, through))
+        });
+        table::Via {
+            ports: through.collect(),
+            service: name,
+            here: false,
         }
     }
 }
@@ -167,11 +242,7 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<ExternalS
     let path_case = fields
         .take("pathCase")
         .and_then(|at| decoder.choice(&at, &cases));
-    fields.refuse(
-        decoder,
-        "via",
-        "each caller's own sidecar reaches it; there is no egress sidecar",
-    );
+    let via = fields.take("via").map(|at| via(decoder, &at));
     let has_addresses = fields.has("addresses");
     fields.close(decoder);
     if let (Some(at), Some(hosts)) = (&hosts_at, &hosts)
@@ -182,28 +253,45 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<ExternalS
         let message = "several names, and no addresses: each name has its own";
         decoder.error(at, message, Some(hint));
     }
+    // What could not be read must not mean that each caller's own sidecar sends it.
+    let via = all_or_none(via)?;
     Some(ExternalServiceSpec {
         hosts: hosts?,
         ports: ports?,
         addresses,
         allowed_ranges,
         path_case: path_case.unwrap_or_default(),
+        via,
+    })
+}
+
+fn via(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<ViaSpec> {
+    let mut fields = Fields::open(decoder, at)?;
+    let name = fields.require(decoder, "name");
+    let name = name.and_then(|at| label(decoder, &at));
+    let namespace = fields.take("namespace").map(|at| label(decoder, &at));
+    let port = fields.take("port").map(|at| port_number(decoder, &at));
+    fields.close(decoder);
+    Some(ViaSpec {
+        name: name?,
+        namespace: all_or_none(namespace)?,
+        port: all_or_none(port)?,
     })
 }
 
 /// A DNS name.
 fn host(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<String> {
     let text = decoder.text(at)?;
+    let is_address = is_address(&text);
     let hint = if text.starts_with("*.") {
         "name each host: what is not listed is refused"
-    } else if text.parse::<IpAddr>().is_ok() {
+    } else if is_address {
         "write a name here, and the address under addresses"
     } else if text.contains(':') || text.contains('/') {
         "write the name alone: ports stand under ports"
     } else {
         "write a name in lower case, as api.example.com"
     };
-    let is_address = text.parse::<IpAddr>().is_ok();
     if is_address || check_subdomain(&text).is_err() {
         let message = format!("{text:?} is no DNS name");
         decoder.error(at, message, Some(hint.to_owned()));
@@ -212,8 +300,17 @@ fn host(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<String> {
     Some(text)
 }
 
+/// Whether it is an address, or one in brackets as URLs have it.
+fn is_address(text: &str) -> bool {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    bare.unwrap_or(text).parse::<IpAddr>().is_ok()
+}
+
 fn address(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<IpAddr> {
-    let address: IpAddr = decoder.parsed(at, "write an IPv4 or IPv6 address without a port")?;
+    let hint = "write an IPv4 or IPv6 address without a port and without brackets";
+    let address: IpAddr = decoder.parsed(at, hint)?;
     // An IPv4 address in the form of IPv6 is the same host.
     let address = address.to_canonical();
     if address.is_unspecified() || address.is_multicast() {
@@ -240,15 +337,10 @@ fn port(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<ExternalPort> {
     );
     fields.close(decoder);
     // What could not be read must not mean that there is no TLS.
-    let tls = match tls {
-        Some(None) => return None,
-        Some(some) => some,
-        None => None,
-    };
     Some(ExternalPort {
         port: number?,
         protocol: protocol?,
-        tls,
+        tls: all_or_none(tls)?,
     })
 }
 

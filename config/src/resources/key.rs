@@ -158,6 +158,11 @@ impl Kind {
         self.about().name
     }
 
+    /// Its API group.
+    pub(crate) const fn group(self) -> &'static str {
+        self.about().group
+    }
+
     /// What weft writes as `apiVersion`.
     pub(super) fn api_version(self) -> String {
         let about = self.about();

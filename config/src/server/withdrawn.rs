@@ -43,8 +43,7 @@ impl Withdrawn {
         let mut ports: BTreeMap<(&ServiceName, u16), Vec<proto::Endpoint>> = BTreeMap::new();
         for (identity, own) in &self.0 {
             for (service, port, address) in own {
-                let service_of = table.services.get(service);
-                if service_of.is_some_and(|known| known.ports.contains_key(port)) {
+                for at in ports_of(table, service, *port) {
                     let endpoint = Endpoint {
                         workload: String::new(),
                         address: *address,
@@ -52,8 +51,7 @@ impl Withdrawn {
                         locality: None,
                         details: Details::default(),
                     };
-                    let list = ports.entry((service, *port)).or_default();
-                    list.push((&endpoint).into());
+                    ports.entry(at).or_default().push((&endpoint).into());
                 }
             }
         }
@@ -66,6 +64,27 @@ impl Withdrawn {
             };
         ports.into_iter().map(message).collect()
     }
+}
+
+/// The ports of a table that have the endpoints of this one: itself, and those of services outside of the mesh
+/// that are sent through it.
+fn ports_of<'t>(
+    table: &'t Table,
+    service: &ServiceName,
+    port: u16,
+) -> impl Iterator<Item = (&'t ServiceName, u16)> {
+    let own = table.services.get_key_value(service);
+    let own = own.filter(|(_, known)| known.ports.contains_key(&port));
+    let own = own.map(|(name, _)| (name, port));
+    let sent = table.services.iter().flat_map(move |(name, known)| {
+        let external = known.external.as_ref();
+        let via = external.and_then(|external| external.via.as_ref());
+        let via = via.filter(|via| via.service == *service);
+        let ports = via.into_iter().flat_map(|via| &via.ports);
+        let ports = ports.filter(move |(_, through)| **through == port);
+        ports.map(move |(number, _)| (name, *number))
+    });
+    own.into_iter().chain(sent)
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ServiceName;
+
 /// How a service outside of the mesh is reached. A service that has this has no workloads, and no connection
 /// to it is one of the mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,24 @@ pub struct External {
     /// The ports on which the sidecar speaks TLS.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tls: BTreeMap<u16, ExternalTls>,
+    /// The service of the mesh whose sidecars send its traffic outside; none where each caller's own sidecar
+    /// does. A caller's table has the endpoints of that service at the ports, and of this type only the hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Via>,
+}
+
+/// The service of the mesh that the traffic of a service outside is sent through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Via {
+    /// Its name.
+    pub service: ServiceName,
+    /// The port of it that each port of the service outside is sent through. One that is not here leads
+    /// nowhere.
+    pub ports: BTreeMap<u16, u16>,
+    /// Whether this sidecar serves it: then it sends outside what callers send here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub here: bool,
 }
 
 /// TLS towards a service outside of the mesh.
@@ -85,6 +105,21 @@ impl Egress {
 }
 
 impl External {
+    /// Whether the sidecar that has this in its table sends to it by itself, for its own workload or for
+    /// callers, and so resolves its name.
+    pub fn is_sent_from_here(&self) -> bool {
+        self.via.as_ref().is_none_or(|via| via.here)
+    }
+
+    /// What a caller needs to know whose own sidecar does not send outside: its names, and through what.
+    pub fn seen_by_callers(&self) -> Self {
+        Self {
+            hosts: self.hosts.clone(),
+            via: self.via.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Whether its name may lead to this address. Ask at each dial: the answer of a resolver is not to be
     /// trusted.
     pub fn permits(&self, address: IpAddr) -> bool {

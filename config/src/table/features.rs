@@ -47,6 +47,8 @@ pub enum Feature {
     /// Services outside of the mesh ([`super::External`]), and what becomes of requests for names that are
     /// none ([`super::Egress`]).
     ExternalServices,
+    /// Services outside of the mesh whose traffic is sent through a service of the mesh ([`super::Via`]).
+    ExternalVia,
 }
 
 /// The description of a [`Feature`].
@@ -79,7 +81,7 @@ pub enum Loss {
 
 impl Feature {
     /// Every feature that this build knows.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Bans,
         Self::Absence,
         Self::RouteOnly,
@@ -95,6 +97,7 @@ impl Feature {
         Self::EndpointDetails,
         Self::Sessions,
         Self::ExternalServices,
+        Self::ExternalVia,
     ];
 
     /// Its description.
@@ -188,6 +191,12 @@ impl Feature {
                 name: "external-services",
                 since: "0.1.0",
                 without: "no ExternalService, and no name outside of the mesh",
+                loss: Loss::Requests,
+            },
+            Self::ExternalVia => AboutFeature {
+                name: "external-via",
+                since: "0.1.0",
+                without: "no ExternalService that has spec.via",
                 loss: Loss::Requests,
             },
         }

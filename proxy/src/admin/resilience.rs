@@ -25,7 +25,7 @@ pub(super) fn endpoints(shared: &Shared, snapshots: &Snapshots) -> Value {
     let (mut rows, mut without) = (Vec::new(), Vec::new());
     for (worker, snapshot) in snapshots.iter().enumerate() {
         let directory = snapshot.borrow().clone();
-        for cluster in directory.clusters() {
+        for cluster in directory.shown() {
             if worker == 0 && cluster.endpoints.is_empty() {
                 without.push(json!({
                     "destination": &*cluster.label,
@@ -172,7 +172,7 @@ pub(super) fn samples(shared: &Shared, snapshots: &Snapshots) -> Vec<Sample> {
     for (worker, snapshot) in snapshots.iter().enumerate() {
         let directory = snapshot.borrow().clone();
         let number = worker.to_string();
-        for cluster in directory.clusters() {
+        for cluster in directory.shown() {
             let endpoints = cluster.endpoints.iter();
             let out = endpoints.filter(|one| one.standing.is_out()).count();
             for (state, count) in [("in", cluster.endpoints.len() - out), ("out", out)] {

@@ -5,7 +5,6 @@
 //! (which paths a policy can judge), [`answer`] (the mesh's own answers) and [`body`] (how bodies stream).
 
 pub(crate) mod answer;
-pub(crate) mod answer_stream;
 pub(crate) mod authority;
 pub(crate) mod body;
 pub(crate) mod content;

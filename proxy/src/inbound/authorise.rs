@@ -12,19 +12,27 @@ use weft_config::table::{
 };
 use weft_transport::identity::SpiffeId;
 
+use super::meant::Meant;
 use super::served::ServedService;
+use crate::directory::Leaving;
 use crate::failure::{Failure, Reason};
 use crate::http::path;
 
-/// The right to deliver one request or tunnel to one application.
+/// The right to deliver one request or tunnel to one application, or to one service outside of the mesh.
 pub(crate) struct Permit {
     service: Arc<ServedService>,
+    leaving: Option<Arc<Leaving>>,
 }
 
 impl Permit {
-    /// To whom it may be delivered.
+    /// The service to which it may be delivered, or through which it may be sent.
     pub(crate) fn service(&self) -> &Arc<ServedService> {
         &self.service
+    }
+
+    /// What is outside of the mesh, if it may be sent there, and to no application.
+    pub(crate) fn leaving(&self) -> Option<&Arc<Leaving>> {
+        self.leaving.as_ref()
     }
 }
 
@@ -57,21 +65,23 @@ struct Grounds<'t> {
 }
 
 /// Decides one call, before it is delivered and whenever the table changes while it runs. The policies of the
-/// service and of the parent must both allow it.
+/// service and of the parent must both allow it. Those of what is outside of the mesh hold in place of those of
+/// the service that it is sent through.
 ///
 /// A parent that the table does not know adds nothing: a route was just made or removed, and the caller's
 /// table is newer or older than this one. The caller may address the service directly, so the policies of the
 /// service itself decide. Where only routes may lead to the service, such a call is refused.
 pub(crate) fn authorise<'t>(
     table: Option<&'t Table>,
-    service: &Arc<ServedService>,
+    meant: &Meant<'_>,
     call: &Call<'_>,
 ) -> Verdict<'t> {
     let mut grounds = Grounds::default();
-    let outcome = judge(table, service, call, &mut grounds);
+    let outcome = judge(table, meant, call, &mut grounds);
     Verdict {
         outcome: outcome.map(|()| Permit {
-            service: Arc::clone(service),
+            service: Arc::clone(meant.service),
+            leaving: meant.leaving.clone(),
         }),
         policy: grounds.policy,
         audited: grounds.audited,
@@ -80,7 +90,7 @@ pub(crate) fn authorise<'t>(
 
 fn judge<'t>(
     table: Option<&'t Table>,
-    service: &ServedService,
+    meant: &Meant<'_>,
     call: &Call<'_>,
     grounds: &mut Grounds<'t>,
 ) -> Result<(), Failure> {
@@ -89,12 +99,18 @@ fn judge<'t>(
             "no table from the config service yet: all is denied",
         ));
     };
-    let Some(own) = authorization_of(table, &service.name) else {
+    let name = meant.name();
+    if !meant.is_sent_by(table) {
+        let through = &meant.service.label;
+        let detail = format!("{name} is not sent through {through} any more");
+        return Err(Failure::new(Reason::Denied, detail));
+    }
+    let Some(own) = authorization_of(table, name) else {
         // Strict: a service that no policy table mentions gets no delivery.
-        let detail = format!("no policy table for {} here", service.name);
+        let detail = format!("no policy table for {name} here");
         return Err(Failure::new(Reason::Denied, detail));
     };
-    decide(own, &service.name, call, grounds)?;
+    decide(own, name, call, grounds)?;
     if let Some(parent) = call.parent
         && let Some(authorization) = authorization_of(table, parent)
     {

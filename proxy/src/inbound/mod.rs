@@ -4,21 +4,15 @@
 //! [`listen`] leads down to one request; [`request`] and [`tunnel`] go on from there. [`mod@authorise`]
 //! decides, and decides again about running requests when the table changes.
 
-pub(crate) mod application;
 pub(crate) mod authorise;
-pub(crate) mod body;
-mod declared;
-mod interim;
-mod pace;
+mod leaves;
+pub(crate) mod meant;
 mod request;
 pub(crate) mod served;
 mod tunnel;
 
-pub(crate) use declared::declare;
 #[cfg(test)]
 pub(crate) use request::prepare;
-pub(crate) use request::shape;
-pub(crate) use tunnel::tunnel_failure;
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -35,6 +29,7 @@ use weft_transport::guards::Guarded;
 use weft_transport::identity::{PeerId, SpiffeId};
 use weft_transport::wire::{Accepted, Incoming, Listener, Reason as Why, TurnedAway};
 
+use crate::application::{Application, Reached};
 use crate::directory::Directory;
 use crate::failure::{Failure, Reason};
 use crate::http::fields::{HIGH, LOW, WEFT_PRIORITY, is_twin_of};
@@ -44,8 +39,9 @@ use crate::metrics::{Counted, Decision};
 use crate::resilience::limit::{Ask, Caller, Limits};
 use crate::resilience::overload::classes::Class;
 use crate::worker::Worker;
-use application::{Application, Reached};
 use authorise::{Call, Permit, authorise};
+use leaves::{Leaves, Receiver};
+use meant::Meant;
 use served::{InFlight, ServedService};
 use weft_transport::locks::lock;
 
@@ -201,8 +197,7 @@ fn guarded(worker: &Worker, peer: &Peer, what: Guarded) {
 
 /// A call that may be delivered, with all that is needed to decide again.
 struct Admitted {
-    permit: Permit,
-    application: Arc<Application>,
+    receiver: Receiver,
     parent: Option<ServiceName>,
     in_flight: InFlight,
 }
@@ -232,8 +227,18 @@ impl Inbound {
         &self.applications
     }
 
-    fn application(&self, service: &Arc<ServedService>) -> Option<Arc<Application>> {
-        self.applications.get(self.place(service)?).cloned()
+    /// Who gets what is permitted. Without a permit there is no receiver, and so no delivery.
+    fn receiver(&self, permit: &Permit) -> Result<Receiver, Failure> {
+        if let Some(leaving) = permit.leaving() {
+            let leaves = Leaves::new(Arc::clone(leaving), Arc::clone(&self.worker));
+            return Ok(Receiver::Outside(Box::new(leaves)));
+        }
+        let place = self.place(permit.service());
+        let application = place.and_then(|place| self.applications.get(place));
+        let application = application
+            .ok_or_else(|| Failure::new(Reason::Internal, "no application for a served service"))?;
+        debug_assert_eq!(Some(&permit.service().application), application.address());
+        Ok(Receiver::Here(Arc::clone(application)))
     }
 
     /// The place of a service among those served.
@@ -249,7 +254,7 @@ impl Peer {
         let mut counted = lock(&self.counted);
         if let Some(found) = counted
             .iter()
-            .find(|one| Arc::ptr_eq(&one.labels.destination_service, service))
+            .find(|one| one.labels.destination_service == *service)
         {
             return Arc::clone(found);
         }
@@ -317,7 +322,7 @@ impl Peer {
     fn admit(
         &self,
         directory: &Directory,
-        service: &Arc<ServedService>,
+        meant: &Meant<'_>,
         head: &http::request::Parts,
         now: Instant,
     ) -> Result<Admitted, Failure> {
@@ -329,7 +334,7 @@ impl Peer {
             parent: parent.as_ref(),
             request,
         };
-        let verdict = authorise(directory.table.as_deref(), service, &call);
+        let verdict = authorise(directory.table.as_deref(), meant, &call);
         let shard = &self.inbound.worker.shard;
         for policy in verdict.audited {
             shard.decision(Decision::Audit, policy);
@@ -343,14 +348,10 @@ impl Peer {
             verdict.policy.unwrap_or(""),
         );
         let permit = verdict.outcome?;
-        let application = self
-            .inbound
-            .application(permit.service())
-            .ok_or_else(|| Failure::new(Reason::Internal, "no application for a served service"))?;
-        let in_flight = self.start(directory, service, head, now)?;
+        let receiver = self.inbound.receiver(&permit)?;
+        let in_flight = self.start(directory, meant.service, head, now)?;
         Ok(Admitted {
-            permit,
-            application,
+            receiver,
             parent,
             in_flight,
         })
@@ -390,7 +391,7 @@ fn priority(head: &http::request::Parts, policy: &table::Concurrency) -> Result<
 /// call: each new table is asked.
 async fn while_allowed<F: Future>(
     policy: &mut watch::Receiver<Arc<Directory>>,
-    service: &Arc<ServedService>,
+    meant: &Meant<'_>,
     caller: &SpiffeId,
     parent: Option<&ServiceName>,
     request: Option<(&str, &str)>,
@@ -406,7 +407,7 @@ async fn while_allowed<F: Future>(
                 }
                 let directory = Arc::clone(&policy.borrow_and_update());
                 let call = Call { caller, parent, request };
-                authorise(directory.table.as_deref(), service, &call).outcome?;
+                authorise(directory.table.as_deref(), meant, &call).outcome?;
             }
         }
     }

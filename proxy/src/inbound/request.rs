@@ -8,22 +8,25 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, VIA};
+use http::header::{CONTENT_LENGTH, EXPECT, VIA};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Uri};
+use http::{HeaderValue, Method, Request};
 use http_body::{Body, Frame};
 use weft_transport::wire::{Reason as Why, Responder, SendError, ServerRequest};
 
-use super::application::{AnswerBody, Answered, Lease, while_uploading};
-use super::body::{self, Moved, RequestBody};
-use super::declared::declare_length;
-use super::interim::{self, Interims};
-use super::pace::Pacer;
+use super::leaves::Receiver;
+use super::meant::Meant;
 use super::{Admitted, Peer, while_allowed};
+use crate::application::body::{self, Moved, Outgoing, RequestBody};
+use crate::application::head::{declare_length, shape};
+use crate::application::interim::{self, Interims};
+use crate::application::pace::Pacer;
+use crate::application::{AnswerBody, Answered, Lease, while_uploading};
 use crate::failure::{Failure, Reason};
 use crate::http::body::{PumpError, pump};
 use crate::http::fields::{self, WEFT_CLIENT_ID, WEFT_SERVICE};
 use crate::http::response::{self, ConnectionReuse};
+use crate::http::upload::ReplayMemory;
 use crate::http::{answer, is_event_stream, is_grpc, request_id};
 use crate::idle::{Expired, Idle, while_moving};
 use crate::record::Record;
@@ -49,12 +52,9 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
         rand::RngExt::random(&mut *weft_transport::locks::lock(&worker.random))
     });
 
-    let service = worker
-        .shared
-        .served
-        .identify(&head, directory.table.as_deref());
-    let counted = match &service {
-        Ok(service) => peer.counted(&service.label),
+    let meant = Meant::find(&worker.shared.served, &head, &directory);
+    let counted = match &meant {
+        Ok(meant) => peer.counted(meant.label()),
         Err(_) => peer.counted(&worker.no_service),
     };
     let mut record = Record::new(
@@ -66,14 +66,14 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     );
     record.revision = directory.revision();
     let deadline = deadline::said(&head.headers).map(|left| started + left);
-    let admitted = service.and_then(|service| {
+    let admitted = meant.and_then(|meant| {
         if deadline.is_some_and(|deadline| deadline <= started) {
             return Err(expired(Expired::Deadline));
         }
-        let admitted = peer.admit(&directory, service, &head, started)?;
-        Ok((service, admitted))
+        let admitted = peer.admit(&directory, &meant, &head, started)?;
+        Ok((meant, admitted))
     });
-    let (service, mut admitted) = match admitted {
+    let (meant, mut admitted) = match admitted {
         Ok(admitted) => admitted,
         Err(failure) => {
             body::stop(recv);
@@ -83,9 +83,10 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
 
     let (method, uri) = (head.method.clone(), head.uri.clone());
     let asked = Some((method.as_str(), uri.path()));
-    let (caller, parent) = (peer.id.id(), admitted.parent.as_ref());
-    let multiplexed = grpc || service.is_multiplexed(directory.table.as_deref());
-    let stream_idle = service.stream_idle(directory.table.as_deref());
+    let (caller, parent) = (peer.id.id(), admitted.parent.take());
+    let parent = parent.as_ref();
+    let multiplexed = grpc || meant.is_multiplexed(directory.table.as_deref());
+    let stream_idle = meant.stream_idle(directory.table.as_deref());
     drop(directory);
     let moved = Arc::new(Moved::default());
     let idle = || Idle::new(stream_idle.unwrap_or(worker.shared.timeouts.stream_idle));
@@ -96,26 +97,31 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
 
     let declared = head.headers.contains_key(CONTENT_LENGTH);
     let interim = head.headers.contains_key(EXPECT) || !head.headers.contains_key(WEFT_SERVICE);
-    if !service.send_via {
+    if !meant.service.send_via {
         head.headers.remove(VIA);
     }
-    if let Err(failure) = prepare(&mut head, &peer.header, multiplexed) {
+    let prepared = admitted
+        .receiver
+        .prepare(&mut head, &peer.header, multiplexed);
+    if let Err(failure) = prepared {
         body::stop(recv);
         return refuse(respond, failure, grpc, &id, record).await;
     }
     if let Some(deadline) = deadline {
-        deadline::tell(
-            &mut head.headers,
-            deadline.saturating_duration_since(started),
-        );
+        let left = deadline.saturating_duration_since(started);
+        match &admitted.receiver {
+            Receiver::Here(_) => deadline::tell(&mut head.headers, left),
+            // The field of the mesh stays in the mesh; those of the application are told of the time.
+            Receiver::Outside(_) => deadline::tell_present(&mut head.headers, left),
+        }
     }
     let body = RequestBody::new(recv, Arc::clone(&moved));
     let mut request = Some(Request::from_parts(head, body));
     let delivered = {
         let gone = pin!(respond.stopped());
         let delivery = pin!(deliver(
-            &admitted,
-            &mut request,
+            &mut admitted,
+            (&mut request, &worker.room),
             &mut respond,
             multiplexed,
             interim
@@ -124,15 +130,17 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
         let delivery = pin!(while_wanted(gone, paced, delivery));
         let idle = idle().until(deadline);
         let moving = pin!(while_moving(idle, || moved.total(), delivery));
-        while_allowed(&mut policy, service, caller, parent, asked, moving).await
+        while_allowed(&mut policy, &meant, caller, parent, asked, moving).await
     };
     let delivered = delivered.and_then(|outcome| outcome.unwrap_or_else(|why| Err(expired(why))));
     let mut answered = match delivered {
         Ok(answered) => answered,
         Err(failure) => {
+            let now = Instant::now();
+            admitted.receiver.failed(&failure, now);
             admitted
                 .in_flight
-                .answered(unanswered(&failure, &moved), Instant::now());
+                .answered(unanswered(&failure, &moved), now);
             record.sent = moved.sent.load(Ordering::Relaxed);
             moved.answered();
             return refuse(respond, failure, grpc, &id, record).await;
@@ -159,7 +167,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
         let relay = pin!(while_uploading(upload, relay));
         let idle = idle().until(deadline.filter(|_| !endless));
         let moving = pin!(while_moving(idle, || moved.total(), relay));
-        while_allowed(&mut policy, service, caller, parent, asked, moving).await
+        while_allowed(&mut policy, &meant, caller, parent, asked, moving).await
     };
     let relayed = relayed.and_then(|outcome| outcome.unwrap_or_else(|why| Err(expired(why))));
     record.sent = moved.sent.load(Ordering::Relaxed);
@@ -256,20 +264,14 @@ async fn refuse(
 /// Hands the request to the application and waits for the head of its response. `interim`: the caller may
 /// be waiting for interim responses.
 async fn deliver(
-    admitted: &Admitted,
+    admitted: &mut Admitted,
     // Borrowed, because each future that owned it would be larger by its size.
-    request: &mut Option<Request<RequestBody>>,
+    (request, room): (&mut Option<Request<RequestBody>>, &Arc<ReplayMemory>),
     respond: &mut Responder,
     multiplexed: bool,
     interim: bool,
 ) -> Result<Answered, Failure> {
-    let application = &admitted.application;
-    // The permit is used here: without one, no code can deliver this call.
-    debug_assert_eq!(
-        Some(&admitted.permit.service().application),
-        application.address()
-    );
-    let caller = &admitted.in_flight.caller;
+    let (receiver, caller) = (&mut admitted.receiver, &admitted.in_flight.caller);
     let (interims, queue) = interim.then(Interims::new).unzip();
     let interims = interims.map(Arc::new);
     if let Some(request) = request {
@@ -280,17 +282,13 @@ async fn deliver(
     }
     let request = request.take();
     let mut request = request
-        .map(|request| application.outgoing(request))
+        .map(|request| Outgoing::new(request, room))
         .ok_or_else(|| Failure::new(Reason::Internal, "there is no request to send"))?;
     let mut sending = pin!(async {
-        if multiplexed {
-            let interims = interims.as_deref();
-            application
-                .send_multiplexed(caller, &mut request, interims)
-                .await
-        } else {
-            application.send(caller, &mut request).await
-        }
+        let interims = interims.as_deref();
+        receiver
+            .send(caller, &mut request, multiplexed, interims)
+            .await
     });
     let Some(mut queue) = queue else {
         return sending.await;
@@ -315,35 +313,6 @@ pub(crate) fn prepare(
     head.headers.insert(WEFT_CLIENT_ID, caller.clone());
     shape(head, http::uri::Scheme::HTTP, multiplexed);
     Ok(())
-}
-
-/// Gives the head the form of HTTP/1.1, or of HTTP/2 if it is `multiplexed`.
-pub(crate) fn shape(head: &mut Parts, scheme: http::uri::Scheme, multiplexed: bool) {
-    let path = head.uri.path_and_query().cloned();
-    let path = path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
-    if multiplexed {
-        head.version = http::Version::HTTP_2;
-        let mut parts = std::mem::take(&mut head.uri).into_parts();
-        parts.scheme = Some(scheme);
-        parts.path_and_query = Some(path);
-        head.uri = Uri::from_parts(parts).unwrap_or_default();
-        return;
-    }
-    head.version = http::Version::HTTP_11;
-    fields::join_cookies(&mut head.headers);
-    if let Some(host) = head
-        .uri
-        .authority()
-        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
-    {
-        head.headers.insert(HOST, host);
-    }
-    if head.headers.contains_key(TE) {
-        // RFC 9110 section 10.1.4: a sender of TE lists it in Connection.
-        head.headers
-            .insert(CONNECTION, HeaderValue::from_static("te"));
-    }
-    head.uri = Uri::from(path);
 }
 
 /// Sends the response on; returns the application's connection if it may be used again.

@@ -341,7 +341,8 @@ impl Served {
         }
     }
 
-    fn find_port(&self, name: &ServiceName, port: u16) -> Option<&Arc<ServedService>> {
+    /// That port of that service, if this sidecar serves it.
+    pub(super) fn find_port(&self, name: &ServiceName, port: u16) -> Option<&Arc<ServedService>> {
         self.services
             .iter()
             .find(|service| service.name == *name && service.port == port)

@@ -7,19 +7,19 @@ use std::time::Instant;
 use futures_util::FutureExt as _;
 use http::{Response, StatusCode};
 use weft_config::table::Protocol;
-use weft_transport::wire::{Reason as Why, ReceiveError, RecvHalf, Responder, ServerRequest};
+use weft_transport::wire::{RecvHalf, Responder, ServerRequest};
 
-use super::served::ServedService;
+use super::meant::Meant;
 use super::{Admitted, Peer, while_allowed};
 use crate::directory::Directory;
 use crate::failure::{Failure, Reason};
 use crate::http::answer::PROXY_STATUS;
 use crate::http::{answer, fields};
 use crate::metrics::Direction;
+use crate::outside::{Link, reset_on_close};
 use crate::record::Record;
-use crate::relay::{Carried, TunnelError, tunnel};
-use crate::stream::ApplicationStream;
-use crate::transport_failure::{send_failure, stream_failure};
+use crate::relay::{Carried, tunnel, tunnel_secured};
+use crate::transport_failure::send_failure;
 
 /// Serves one tunnel to its end.
 pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
@@ -33,81 +33,79 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let mut policy = worker.directory.clone();
     let directory = Arc::clone(&policy.borrow_and_update());
 
-    let service = worker
-        .shared
-        .served
-        .identify(&head, directory.table.as_deref());
-    let label = service
+    let meant = Meant::find(&worker.shared.served, &head, &directory);
+    let label = meant
         .as_ref()
-        .map_or(&worker.no_service, |service| &service.label);
+        .map_or(&worker.no_service, |meant| meant.label());
     let labels = worker.arriving(peer.id.id(), &peer.service, label);
     let counted = worker.shard.tunnels(labels);
     let id = head.headers.get(fields::X_REQUEST_ID).cloned();
     let observers = Arc::clone(&worker.observers);
     let mut record = Record::new(counted, observers, started, &head, id);
     record.revision = directory.revision();
-    let opened = match service {
-        Ok(service) => open(&peer, &directory, service, &head).await,
+    let opened = match meant {
+        Ok(meant) => open(&peer, &directory, &meant, &head)
+            .await
+            .map(|opened| (meant, opened)),
         Err(failure) => Err(failure),
     };
     drop(directory);
-    let opened = match opened {
+    let (meant, opened) = match opened {
         Ok(opened) => opened,
         Err(failure) => return refuse(respond, failure, record).await,
     };
     record.status = StatusCode::OK.as_u16();
     let carried = Carried::new(Direction::Inbound, record.open_tunnel());
-    let service = Arc::clone(opened.admitted.permit.service());
-    let (caller, parent) = (peer.id.id(), opened.admitted.parent.as_ref());
-    let running = pin!(run(
-        &opened,
-        recv,
-        respond,
-        worker.shared.timeouts.tunnel_idle,
-        &carried,
-    ));
-    let allowed = pin!(
-        while_allowed(&mut policy, &service, caller, parent, None, running).map(Result::flatten)
-    );
-    let outcome = worker.until_cut(allowed).await;
+    let Opened { admitted, mut link } = opened;
+    let (caller, parent) = (peer.id.id(), admitted.parent.as_ref());
+    let outcome = {
+        let running = pin!(run(
+            &mut link,
+            recv,
+            respond,
+            worker.shared.timeouts.tunnel_idle,
+            &carried,
+        ));
+        let allowed = pin!(
+            while_allowed(&mut policy, &meant, caller, parent, None, running).map(Result::flatten)
+        );
+        worker.until_cut(allowed).await
+    };
     record.sent = carried.sent();
     record.received = carried.received();
     if outcome.is_err() {
         // The policy changed, or this sidecar ends: dropping the halves resets the stream, and the
         // application gets a reset too.
-        opened.application.reset_on_close();
+        reset_on_close(&link);
     }
     record.end(outcome);
 }
 
-/// A tunnel whose application accepted.
+/// A tunnel whose far end accepted.
 struct Opened {
     admitted: Admitted,
-    application: ApplicationStream,
+    link: Link,
 }
 
 async fn open(
     peer: &Peer,
     directory: &Directory,
-    service: &Arc<ServedService>,
+    meant: &Meant<'_>,
     head: &http::request::Parts,
 ) -> Result<Opened, Failure> {
     // A caller without permission learns nothing else about the service.
-    let admitted = peer.admit(directory, service, head, Instant::now())?;
-    match service.protocol(directory.table.as_deref()) {
+    let mut admitted = peer.admit(directory, meant, head, Instant::now())?;
+    match meant.protocol(directory.table.as_deref()) {
         Some(Protocol::Http | Protocol::Grpc) => {
             return Err(Failure::new(
                 Reason::MethodRefused,
-                format!("{} takes requests, not tunnels", service.label),
+                format!("{} takes requests, not tunnels", meant.label()),
             ));
         }
         Some(Protocol::Tcp) | None => {}
     }
-    let application = admitted.application.connect().await?;
-    Ok(Opened {
-        admitted,
-        application,
-    })
+    let link = admitted.receiver.link().await?;
+    Ok(Opened { admitted, link })
 }
 
 async fn refuse(respond: Responder, failure: Failure, mut record: Record) {
@@ -124,7 +122,7 @@ async fn refuse(respond: Responder, failure: Failure, mut record: Record) {
 }
 
 async fn run(
-    opened: &Opened,
+    link: &mut Link,
     recv: RecvHalf,
     respond: Responder,
     idle: std::time::Duration,
@@ -138,31 +136,10 @@ async fn run(
         .head(&head, false)
         .await
         .map_err(|error| send_failure(&error))?;
-    tunnel(&opened.application, send, recv, idle, carried)
-        .await
-        .map_err(|error| tunnel_failure(&error, "the application"))
-}
-
-/// What a broken tunnel means; `near` names the program at the TCP side.
-pub(crate) fn tunnel_failure(error: &TunnelError, near: &str) -> Failure {
-    match error {
-        TunnelError::Application(kind) => Failure::new(
-            Reason::ConnectionTerminated,
-            format!("{near}'s connection broke: {kind}"),
-        ),
-        TunnelError::Peer(ReceiveError::Reset(Why::TunnelBroke)) => Failure::new(
-            Reason::ConnectionTerminated,
-            "the far side's connection broke",
-        ),
-        TunnelError::Peer(error) => stream_failure(error),
-        TunnelError::ToPeer(error) => send_failure(error),
-        TunnelError::Outside(kind) => Failure::new(
-            Reason::ConnectionTerminated,
-            format!("the connection out of the mesh broke: {kind}"),
-        ),
-        TunnelError::Idle => Failure::new(
-            Reason::ResponseTimeout,
-            "no bytes passed for the tunnel's idle timeout",
-        ),
-    }
+    let carrying = match link {
+        Link::Left(stream) => tunnel(stream, send, recv, idle, carried).await,
+        // Boxed, because most tunnels lead to applications.
+        Link::Right(stream) => Box::pin(tunnel_secured(stream, send, recv, idle, carried)).await,
+    };
+    carrying.map_err(|error| error.failure())
 }

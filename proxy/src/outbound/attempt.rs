@@ -12,13 +12,13 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 use weft_transport::wire::{ReceiveError, ResponseHalf, SendHalf, Unprocessed};
 
+use super::answer_stream::AnswerStream;
 use super::connection::Activity;
 use super::exchange::Exchange;
 use super::open::{NotOpened, Opened, Picked, open};
 use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
 use crate::http::answer;
-use crate::http::answer_stream::AnswerStream;
 use crate::http::body::{Broken, Proof, Pump};
 use crate::http::content::Content;
 use crate::http::upload::Sending;

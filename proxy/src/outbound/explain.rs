@@ -8,6 +8,7 @@
 pub(crate) mod described;
 mod passed_over;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::LOCATION;
@@ -92,14 +93,30 @@ pub struct Share {
     pub percent: f64,
     /// Its endpoints, as far as they are known.
     pub endpoints: Option<usize>,
+    /// Where it is, if it is outside of the mesh.
+    pub outside: Option<Outside>,
     /// What its own filters do, after those of the rule.
     pub filters: Vec<String>,
-    /// What the application would see; none where the mesh answers.
+    /// What the application would see; none where the mesh answers, and for a connection.
     pub delivered: Option<Delivered>,
     /// The status of its requests, where the mesh answers them.
     pub status: Option<u16>,
     /// Why.
     pub answer: Option<String>,
+}
+
+/// A backend outside of the mesh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Outside {
+    /// The names that it is called by.
+    pub hosts: Vec<String>,
+    /// Its addresses, where it has its own; else the first of its names is resolved.
+    pub addresses: Vec<String>,
+    /// The name that its certificate has to prove, where TLS is spoken to it.
+    pub tls: Option<String>,
+    /// The service and port whose sidecars send it outside, as `egress.infra:80`; none where the caller's own
+    /// sidecar does.
+    pub via: Option<String>,
 }
 
 /// The head as the application sees it.
@@ -124,7 +141,7 @@ pub struct Treatment {
     pub retried_codes: Vec<u16>,
 }
 
-/// What the sidecar of a service would say of the call.
+/// What the sidecar of a service would say of the call, or the one that sends it out of the mesh.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Decision {
     /// The service whose policies are asked.
@@ -137,7 +154,7 @@ pub struct Decision {
     pub because: Option<String>,
 }
 
-/// Explains one request. `served` gives the table of a sidecar that serves a service.
+/// Explains one request, or connection. `served` gives the table of a sidecar that serves a service.
 pub fn explain(question: &Question<'_>, served: impl Fn(&ServiceName) -> Table) -> Explanation {
     let mut explanation = Explanation {
         service: format!("{}:{}", question.service, question.port),
@@ -226,9 +243,13 @@ impl Explanation {
         }
         for backend in backends.iter().filter(|one| one.weight > 0) {
             let percent = f64::from(backend.weight) * 100.0 / sum as f64;
-            let share = share_of(question, backend, percent, target, &self.service);
-            if let Some(delivered) = &share.delivered {
-                self.decide(question, backend, &delivered.path, served);
+            let table = deciding(question, &backend.service, served);
+            let mut share = share_of(question, backend, percent, target, &self.service);
+            share.outside = outside(&table, backend);
+            if share.answer.is_none() {
+                let delivered = share.delivered.as_ref();
+                let path = delivered.map(|delivered| delivered.path.as_str());
+                self.decide(question, backend, path, &table);
             }
             self.backends.push(share);
         }
@@ -244,22 +265,18 @@ impl Explanation {
         &mut self,
         question: &Question<'_>,
         backend: &Backend,
-        target: &str,
-        served: &impl Fn(&ServiceName) -> Table,
+        target: Option<&str>,
+        table: &Table,
     ) {
-        let table = served(&backend.service);
-        let path = target.split('?').next().unwrap_or("/");
-        let service = question.table.services.get(&backend.service);
-        let port = service.and_then(|service| service.ports.get(&backend.port));
-        let has_requests = port.is_none_or(|port| port.protocol.has_requests());
+        let path = target.and_then(|target| target.split('?').next());
         let parent = (backend.service != *question.service).then_some(question.service);
         let call = Call {
             caller: question.caller,
             parent,
-            request: has_requests.then_some((question.head.method.as_str(), path)),
+            request: path.map(|path| (question.head.method.as_str(), path)),
         };
         for name in std::iter::once(&backend.service).chain(parent) {
-            let (policy, outcome) = would_allow(&table, name, &call);
+            let (policy, outcome) = would_allow(table, name, &call);
             let decision = Decision {
                 service: name.to_string(),
                 allowed: outcome.is_ok(),
@@ -289,7 +306,8 @@ fn share_of(
         (None, None) => unusable(format!("{} may not call it", question.caller)),
         (None, Some(_)) => answer_of(&backend.filters, question, target, label),
     };
-    let delivered = answer.is_none().then(|| {
+    let has_requests = port.is_none_or(|port| port.protocol.has_requests());
+    let delivered = (answer.is_none() && has_requests).then(|| {
         let target = rewritten(target.clone(), &backend.filters);
         let path = target.path_and_query().map_or("/", |path| path.as_str());
         Delivered {
@@ -306,11 +324,50 @@ fn share_of(
         endpoints: port
             .map(|port| port.endpoints.len())
             .filter(|count| *count > 0),
+        outside: None,
         filters: described(&backend.filters),
         delivered,
         status,
         answer,
     }
+}
+
+/// The table of a sidecar that decides about calls to a service: one that serves it, or that sends it out of the
+/// mesh.
+fn deciding<'q>(
+    question: &Question<'q>,
+    service: &ServiceName,
+    served: &impl Fn(&ServiceName) -> Table,
+) -> Cow<'q, Table> {
+    let known = question.table.services.get(service);
+    match known.and_then(|known| known.external.as_ref()) {
+        None => Cow::Owned(served(service)),
+        Some(external) => match &external.via {
+            None => Cow::Borrowed(question.table),
+            Some(via) => Cow::Owned(served(&via.service)),
+        },
+    }
+}
+
+/// Where a backend is, if it is outside of the mesh.
+fn outside(table: &Table, backend: &Backend) -> Option<Outside> {
+    let service = table.services.get(&backend.service)?;
+    let external = service.external.as_ref()?;
+    let via = external.via.as_ref().map(|via| {
+        let port = via.ports.get(&backend.port);
+        port.map_or_else(
+            || via.service.to_string(),
+            |port| format!("{}:{port}", via.service),
+        )
+    });
+    let addresses = external.addresses.iter();
+    let tls = external.tls.get(&backend.port);
+    Some(Outside {
+        hosts: external.hosts.clone(),
+        addresses: addresses.map(ToString::to_string).collect(),
+        tls: tls.map(|tls| tls.server_name.clone()),
+        via,
+    })
 }
 
 /// What filters answer in place of a backend, as sidecars do.

@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{Activity, Connection, arrive};
 use super::intake::Turn;
+use super::response_body::ResponseBody;
 use super::{Client, refusal, request};
-use crate::http::body::ResponseBody;
 use crate::http::fields;
 use crate::limits;
 use crate::stream::ApplicationStream;

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
+use super::response_body::ResponseBody;
 use crate::failure::Failure;
 use crate::http::answer::{self, PROXY_STATUS};
-use crate::http::body::ResponseBody;
 use crate::http::fields::X_REQUEST_ID;
 use crate::record::{Record, Reply as Kind};
 

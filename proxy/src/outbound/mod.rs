@@ -7,6 +7,7 @@
 //! [`attempt`] sends the request. [`route`] and [`pick`] are pure; [`crate::resilience`] decides whether an
 //! exchange is sent again.
 
+mod answer_stream;
 mod attempt;
 #[cfg(test)]
 mod attempt_simulations;
@@ -21,15 +22,14 @@ mod instead;
 pub(crate) mod intake;
 mod open;
 mod outside;
+mod outside_body;
 pub(crate) mod passing;
-mod pick;
-#[cfg(test)]
-mod pick_simulations;
 mod plan;
 mod prepare;
 mod presence;
 mod refusal;
 mod request;
+mod response_body;
 pub(crate) mod route;
 pub(crate) mod session;
 mod tunnel;

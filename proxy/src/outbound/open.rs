@@ -10,11 +10,11 @@ use tokio::time::timeout_at;
 use weft_transport::locks::lock;
 use weft_transport::wire::{ClientConnection, DialError, OpenError, ResponseHalf, SendHalf};
 
-use super::pick::{Criteria, pick};
+use crate::application::outside::Outside;
+use crate::cluster::pick::{Criteria, pick};
 use crate::cluster::{Cluster, Flight, Place};
 use crate::failure::{Failure, Reason};
 use crate::limits;
-use crate::outside::Outside;
 use crate::record::attempt::Attempt;
 use crate::resilience::deadline::{self, Clock};
 use crate::resilience::destination::Event;

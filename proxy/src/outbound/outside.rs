@@ -7,28 +7,28 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{EXPECT, HOST, VIA};
+use http::header::EXPECT;
 use http::request::Parts;
-use http::uri::{Authority, Scheme};
 use http::{Method, Request, Response, Uri};
 
+use super::answer_stream::AnswerStream;
 use super::attempt::{Answered, Failed, Upward, read_clock};
 use super::exchange::Exchange;
 use super::open::Picked;
+use super::outside_body::OutsideBody;
 use super::route::Route;
+use crate::application::body::{Moved, RequestBody};
+use crate::application::head::declare;
+use crate::application::outside::{Outside, ending};
+use crate::application::{self, Application};
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Reason};
-use crate::http::answer_stream::AnswerStream;
 use crate::http::content::Content;
-use crate::http::fields;
 use crate::http::response;
 use crate::http::upload::Sending;
 use crate::idle::{Expired, Idle, while_moving};
-use crate::inbound::application::{self, Application};
 use crate::inbound::authorise::{Call, would_allow};
-use crate::inbound::body::{Moved, RequestBody};
-use crate::inbound::{declare, shape};
-use crate::outside::{Outside, OutsideBody, OutsideService, Speaks};
+use crate::outside::{OutsideService, Speaks};
 use crate::record::attempt::Attempt;
 use crate::resilience::deadline::Clock;
 use crate::resilience::standing::Outcome;
@@ -48,18 +48,24 @@ impl Exchange {
     ) -> Result<Answered, Failed> {
         let now = read_clock();
         parts.picked(outside.way().address(), now);
-        if let Err(failure) = permit(&self.worker, &self.route, Some(&self.head)) {
+        let permission = Permission::new(&self.worker, &self.route, Some(&self.head));
+        if let Err(failure) = permission.judge() {
             picked.flight.judge(Evidence::Nothing, now);
             return Err(failed(failure, None, now, 0));
         }
         if self.is_tunnel() {
             return self.open_outside(&outside, picked, clock, parts).await;
         }
+        let permission = Arc::new(permission);
         let moved = Arc::new(Moved::default());
         let multiplexed = self.is_grpc() || self.route.cluster.protocol == Protocol::Grpc;
-        let prepared = prepare(&self.head, &outside, body.is_none(), multiplexed);
-        let head = match prepared {
-            Ok(head) => head,
+        let head = match outside.head(&self.head, multiplexed) {
+            Ok(mut head) => {
+                // The content follows at once: no answer that would allow it is waited for.
+                head.headers.remove(EXPECT);
+                declare(&head.method, &mut head.headers, body.is_none(), multiplexed);
+                head
+            }
             Err(failure) => {
                 picked.flight.judge(Evidence::Nothing, now);
                 return Err(failed(failure, None, now, 0));
@@ -69,7 +75,7 @@ impl Exchange {
         let body = RequestBody::own(body, Arc::clone(&moved));
         let mut outgoing = client.outgoing(Request::from_parts(head, body));
         picked.flight.sent(now);
-        let sending = pin!(async {
+        let sending = pin!(permission.while_permitted(async {
             match multiplexed {
                 true => {
                     client
@@ -78,7 +84,7 @@ impl Exchange {
                 }
                 false => client.send(outside.caller(), &mut outgoing).await,
             }
-        });
+        }));
         let idle = Idle::new(self.idle()).until(clock.end());
         let answered = while_moving(idle, || moved.total(), sending).await;
         moved.answered();
@@ -88,7 +94,8 @@ impl Exchange {
             Ok(Ok(answered)) => {
                 parts.dialled(now);
                 parts.sent(at);
-                return self.answered_outside(answered, moved, picked, clock, at);
+                let watched = (moved, Arc::clone(&permission));
+                return self.answered_outside(answered, watched, picked, clock, at);
             }
             Ok(Err(failure)) => {
                 let ending = ending(&failure);
@@ -116,7 +123,7 @@ impl Exchange {
     fn answered_outside(
         &self,
         mut answered: application::Answered,
-        moved: Arc<Moved>,
+        (moved, permission): (Arc<Moved>, Arc<Permission>),
         mut picked: Picked,
         clock: &Clock,
         at: Instant,
@@ -136,7 +143,13 @@ impl Exchange {
         let cause = self.judge(&head, &mut picked.flight, clock, at)?;
         let bodiless = to_head || response::is_bodiless(head.status);
         let lease = (lease, self.worker.tasks.clone());
-        let body = OutsideBody::new(body, upload, moved, lease, (bodiless, afterwards));
+        let body = OutsideBody::new(
+            body,
+            upload,
+            (moved, permission),
+            lease,
+            (bodiless, afterwards),
+        );
         Ok(Answered {
             response: Response::from_parts(head, ()),
             body: AnswerStream::Outside(Box::new(body)),
@@ -204,218 +217,95 @@ fn failed(
     }
 }
 
-/// How an attempt ended that got no answer, by the failure that the client of applications reports.
-fn ending(failure: &Failure) -> Ending {
-    use Reason as R;
-    let reason = failure.reason;
-    if matches!(
-        reason,
-        R::ConnectionRefused | R::ConnectionTimeout | R::Identity
-    ) {
-        Ending::Unreached
-    } else if reason == R::Overloaded {
-        Ending::NoRoom
-    } else if matches!(reason, R::ConnectionTerminated | R::StreamReset { .. }) {
-        Ending::Lost
-    } else if matches!(reason, R::ResponseMalformed | R::ResponseHeadTooLarge) {
-        Ending::Malformed
-    } else if reason == R::ResponseTimeout {
-        Ending::Stalled
-    } else {
-        Ending::Own
-    }
+/// What was asked for when a call left the mesh. By it the call is judged again whenever the table changes: no
+/// other sidecar will do that.
+pub(super) struct Permission {
+    worker: Arc<Worker>,
+    cluster: Arc<Cluster>,
+    /// The service whose route led outside.
+    parent: Option<Arc<Cluster>>,
+    /// Method and target; none for bytes.
+    asked: Option<(Method, Uri)>,
 }
 
-/// Decides whether this sidecar's own workload may make the call: by the policies of what is outside, and of
-/// the service whose route leads there. No request has been sent, and no other sidecar will be asked.
-fn permit(worker: &Worker, route: &Route, head: Option<&Parts>) -> Result<(), Failure> {
-    let directory = worker.directory();
-    let Some(table) = directory.table.as_deref() else {
-        let detail = "no table from the config service yet: all is denied";
-        return Err(Failure::new(Reason::Denied, detail));
-    };
-    let request = head
-        .filter(|head| head.method != Method::CONNECT)
-        .map(|head| (head.method.as_str(), head.uri.path()));
-    let call = Call {
-        caller: &worker.shared.identity,
-        parent: None,
-        request,
-    };
-    if let Some(OutsideService { name: None, .. }) = route.cluster.outside.as_deref() {
-        if !table.egress.is_deny() {
-            return Ok(());
+impl Permission {
+    /// Of a call on this route; `head` is that of a request.
+    pub(super) fn new(worker: &Arc<Worker>, route: &Route, head: Option<&Parts>) -> Self {
+        let head = head.filter(|head| head.method != Method::CONNECT);
+        Self {
+            worker: Arc::clone(worker),
+            cluster: Arc::clone(&route.cluster),
+            parent: route.parent.clone(),
+            asked: head.map(|head| (head.method.clone(), head.uri.clone())),
         }
-        let detail = "the mesh lets no name outside of it pass any more (egress: Deny)";
-        return Err(Failure::new(Reason::Denied, detail));
     }
-    let parent = route.parent.as_ref();
-    for cluster in [Some(&route.cluster), parent].into_iter().flatten() {
-        let Some(name) = service_of(cluster) else {
-            return Err(Failure::new(Reason::Internal, "a service has no name"));
+
+    /// Decides whether this sidecar's own workload may make the call: by the policies of what is outside, and
+    /// of the service whose route leads there.
+    fn judge(&self) -> Result<(), Failure> {
+        let directory = self.worker.directory();
+        let Some(table) = directory.table.as_deref() else {
+            let detail = "no table from the config service yet: all is denied";
+            return Err(Failure::new(Reason::Denied, detail));
         };
-        would_allow(table, &name, &call).1?;
+        let asked = self.asked.as_ref();
+        let call = Call {
+            caller: &self.worker.shared.identity,
+            parent: None,
+            request: asked.map(|(method, uri)| (method.as_str(), uri.path())),
+        };
+        if let Some(OutsideService { name: None, .. }) = self.cluster.outside.as_deref() {
+            if !table.egress.is_deny() {
+                return Ok(());
+            }
+            let detail = "the mesh lets no name outside of it pass any more (egress: Deny)";
+            return Err(Failure::new(Reason::Denied, detail));
+        }
+        let name = self.cluster.outside.as_deref();
+        let name = name.and_then(|outside| outside.name.as_ref());
+        let external = name.and_then(|name| table.services.get(name)?.external.as_deref());
+        if external.is_some_and(|external| external.via.is_some()) {
+            let detail = "it is sent through a service of the mesh now (spec.via)";
+            return Err(Failure::new(Reason::Denied, detail));
+        }
+        for cluster in [Some(&self.cluster), self.parent.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            let Some(name) = service_of(cluster) else {
+                return Err(Failure::new(Reason::Internal, "a service has no name"));
+            };
+            would_allow(table, &name, &call).1?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Waits for a table that forbids the call.
+    pub(super) async fn withdrawn(self: Arc<Self>) -> Failure {
+        let mut directory = self.worker.directory.clone();
+        loop {
+            if directory.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            if let Err(failure) = self.judge() {
+                return failure;
+            }
+        }
+    }
+
+    /// Runs `work` as long as each new table permits the call.
+    pub(super) async fn while_permitted<T>(
+        self: &Arc<Self>,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            outcome = work => outcome,
+            failure = Arc::clone(self).withdrawn() => Err(failure),
+        }
+    }
 }
 
 fn service_of(cluster: &Cluster) -> Option<weft_config::table::ServiceName> {
     cluster.label.rsplit_once(':')?.0.parse().ok()
-}
-
-/// Runs a tunnel as long as the policies permit it.
-pub(super) async fn while_permitted(
-    worker: &Worker,
-    route: Option<&Route>,
-    tunnel: impl Future<Output = Result<(), Failure>>,
-) -> Result<(), Failure> {
-    let mut tunnel = pin!(tunnel);
-    let mut directory = worker.directory.clone();
-    loop {
-        let changed = async {
-            if directory.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            biased;
-            outcome = &mut tunnel => return outcome,
-            () = changed => {}
-        }
-        if let Some(route) = route {
-            permit(worker, route, None)?;
-        }
-    }
-}
-
-/// The head as it leaves the mesh: nothing of the mesh's own is on it.
-fn prepare(
-    head: &Parts,
-    outside: &Outside,
-    is_empty: bool,
-    multiplexed: bool,
-) -> Result<Parts, Failure> {
-    let mut head = head.clone();
-    fields::strip_request(&mut head.headers)?;
-    head.headers.remove(VIA);
-    head.headers.remove(HOST);
-    // The content follows at once: no answer that would allow it is waited for.
-    head.headers.remove(EXPECT);
-    let way = outside.way();
-    let hosts = &way.service().external.hosts;
-    let says_host = head.uri.authority().is_some_and(|written| {
-        let host = written.host().to_ascii_lowercase();
-        hosts.iter().any(|one| *one == host.trim_end_matches('.'))
-    });
-    if !says_host {
-        let standard = if way.is_encrypted() { 443 } else { 80 };
-        let (host, port) = (way.service().host(), way.address().port());
-        let text = match port == standard {
-            true => host.to_owned(),
-            false => format!("{host}:{port}"),
-        };
-        let bad = |_| Failure::new(Reason::Internal, "a host is no authority");
-        let mut parts = std::mem::take(&mut head.uri).into_parts();
-        parts.authority = Some(Authority::try_from(text).map_err(bad)?);
-        head.uri = Uri::from_parts(parts)
-            .map_err(|_| Failure::new(Reason::Internal, "a host is no authority"))?;
-    }
-    let scheme = match way.is_encrypted() {
-        true => Scheme::HTTPS,
-        false => Scheme::HTTP,
-    };
-    declare(
-        &head.method.clone(),
-        &mut head.headers,
-        is_empty,
-        multiplexed,
-    );
-    shape(&mut head, scheme, multiplexed);
-    Ok(head)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use weft_config::table::{External, ExternalTls};
-
-    use super::*;
-
-    fn outside(tls: bool, port: u16) -> Outside {
-        let service = OutsideService {
-            name: "pay.shop".parse().ok(),
-            external: Arc::new(External {
-                hosts: vec!["pay.example".into(), "pay.test".into()],
-                ..External::default()
-            }),
-        };
-        let tls = tls.then(|| ExternalTls {
-            server_name: "pay.example".into(),
-            roots: None,
-            certificate: None,
-        });
-        Outside::new(Arc::new(service), ([192, 0, 2, 1], port).into(), tls)
-    }
-
-    fn head(authority: &str) -> Parts {
-        Request::builder()
-            .method("POST")
-            .uri(format!("https://{authority}/a?b"))
-            .header("weft-service", "pay.shop:443")
-            .header("weft-route-parent", "orders.shop:80")
-            .header("weft-timeout", "1s")
-            .header("via", "1.1 weft-0")
-            .header("expect", "100-continue")
-            .header("accept", "text/plain")
-            .body(())
-            .unwrap()
-            .into_parts()
-            .0
-    }
-
-    #[test]
-    fn nothing_of_the_mesh_is_on_a_head_that_leaves_it() {
-        for multiplexed in [false, true] {
-            let outside = outside(true, 443);
-            let left = prepare(&head("orders"), &outside, true, multiplexed).unwrap();
-            let mut names: Vec<&str> = left.headers.keys().map(|name| name.as_str()).collect();
-            names.sort_unstable();
-            let wanted: &[&str] = match multiplexed {
-                false => &["accept", "content-length", "host"],
-                true => &["accept", "content-length"],
-            };
-            assert_eq!(names, wanted);
-            let target = match multiplexed {
-                false => "/a?b",
-                true => "https://pay.example/a?b",
-            };
-            assert_eq!(left.uri, target);
-        }
-    }
-
-    #[test]
-    fn a_request_says_the_name_that_it_was_sent_to_or_the_first_of_the_service() {
-        let host = |tls, port, authority: &str| {
-            let left = prepare(&head(authority), &outside(tls, port), true, false).unwrap();
-            left.headers[HOST].to_str().unwrap().to_owned()
-        };
-        assert_eq!(host(true, 443, "pay.shop"), "pay.example");
-        assert_eq!(host(false, 80, "pay.shop"), "pay.example");
-        assert_eq!(host(true, 8443, "127.0.0.1:5001"), "pay.example:8443");
-        assert_eq!(host(false, 443, "pay.shop"), "pay.example:443");
-        assert_eq!(host(true, 443, "PAY.test"), "PAY.test");
-        assert_eq!(host(true, 443, "pay.test.:443"), "pay.test.:443");
-    }
-
-    #[test]
-    fn an_attempt_that_reached_no_server_may_be_made_elsewhere_and_a_refusal_is_final() {
-        let ends = |reason| ending(&Failure::new(reason, ""));
-        assert_eq!(ends(Reason::ConnectionRefused), Ending::Unreached);
-        assert_eq!(ends(Reason::ConnectionTimeout), Ending::Unreached);
-        assert_eq!(ends(Reason::Identity), Ending::Unreached);
-        assert_eq!(ends(Reason::ConnectionTerminated), Ending::Lost);
-        assert_eq!(ends(Reason::Denied), Ending::Own);
-        assert_eq!(ends(Reason::CallerGone), Ending::Own);
-    }
 }

@@ -12,9 +12,10 @@ use weft_config::table::{Absence, Details, Egress, External, Locality, Protocol,
 use weft_transport::limited_log::LimitedLog;
 use weft_transport::locks::lock;
 
+use crate::application::outside::Outside;
 use crate::cluster::{ByRoute, Cluster, Endpoint, Lasting, Place};
 use crate::limits;
-use crate::outside::{Outside, OutsideService};
+use crate::outside::OutsideService;
 use crate::resilience::balance;
 use crate::resilience::destination::Destinations;
 use crate::resilience::standing::Standing;

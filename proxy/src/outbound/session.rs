@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue};
 use rand::{Rng, RngExt as _};
 use weft_config::table::{Backend, Carrier, Persistence, SessionToken, TokenFault};
 
-use super::pick::takes;
+use crate::cluster::pick::takes;
 use crate::cluster::{Cluster, Flight, name_of};
 use crate::directory::{Led, Rule, Sessions};
 use crate::limits;
@@ -223,8 +223,8 @@ mod tests {
     use weft_config::table::{self, FieldName, SessionKey, Table};
 
     use super::*;
+    use crate::cluster::pick::{Criteria, TriedEndpoints, pick};
     use crate::directory::{Directory, Port, tests as fixture};
-    use crate::outbound::pick::{Criteria, TriedEndpoints, pick};
     use crate::outbound::route::{Route, lead, rule};
     use crate::outside::names::Answers;
     use crate::resilience::destination::Destinations;

@@ -6,18 +6,18 @@
 //! TLS ask for, their first bytes are read to find it ([`super::hello`]), and are sent on before all others.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::TryFutureExt as _;
 use weft_transport::wire::{RecvHalf, SendHalf};
 
+use super::answer_stream::AnswerStream;
 use super::attempt::{Answered, Upward};
 use super::hello::{self, Hello};
-use super::outside::while_permitted;
+use super::outside::Permission;
 use super::{Listener, plan, route, source_of};
 use crate::failure::{Failure, Reason};
-use crate::http::answer_stream::AnswerStream;
-use crate::inbound::tunnel_failure;
 use crate::metrics::Direction;
 use crate::outside::Link;
 use crate::relay::{self, Carried, splice, tunnel};
@@ -49,12 +49,12 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
     let (mut record, planned) = plan::tunnel(listener, &directory, wanted, source, started);
     // Not kept while the connection lives.
     drop(directory);
-    let mut route = None;
+    let mut permission = None;
     let connected = match planned {
         Ok(mut exchange) => {
             let answered = exchange.answer(&mut record, started).await;
             let leaves = exchange.route.cluster.outside.is_some();
-            route = leaves.then(|| Box::new(exchange.route));
+            permission = leaves.then(|| Arc::new(Permission::new(worker, &exchange.route, None)));
             answered
         }
         Err(failure) => Err(failure),
@@ -97,7 +97,7 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
             match sent {
                 Ok(send) => {
                     let tunnel = tunnel(&application, send, *receive, idle, &carried);
-                    let tunnel = tunnel.map_err(|error| tunnel_failure(&error, "the application"));
+                    let tunnel = tunnel.map_err(|error| error.failure());
                     worker.until_cut(pin!(tunnel)).await
                 }
                 Err(failure) => {
@@ -110,8 +110,13 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
         Far::Outside(link) => {
             let first = hello.map(|hello| hello.bytes).unwrap_or_default();
             let tunnel = splice(&application, first, link, idle, &carried);
-            let tunnel = tunnel.map_err(|error| tunnel_failure(&error, "the application"));
-            let permitted = while_permitted(worker, route.as_deref(), tunnel);
+            let tunnel = tunnel.map_err(|error| error.failure());
+            let permitted = async {
+                match &permission {
+                    Some(permission) => permission.while_permitted(tunnel).await,
+                    None => tunnel.await,
+                }
+            };
             worker.until_cut(Box::pin(permitted).as_mut()).await
         }
     };
@@ -142,7 +147,7 @@ async fn send_first(
 ) -> Result<SendHalf, Failure> {
     {
         let sending = relay::send_first(&mut send, hello.bytes.freeze(), carried);
-        let sending = sending.map_err(|error| tunnel_failure(&error, "the application"));
+        let sending = sending.map_err(|error| error.failure());
         worker.until_cut(pin!(sending)).await?;
     }
     Ok(send)

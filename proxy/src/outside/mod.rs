@@ -1,36 +1,47 @@
-//! Services outside of the mesh: their addresses as endpoints, and connections to them.
+//! Services outside of the mesh: which addresses they have, and how one is reached.
 //!
 //! Nothing here is a connection of the mesh: that takes a proven peer, and these have none. What is sent on
-//! them is HTTP/1.1, HTTP/2 or bytes, over TLS where the service says so. The client is the one that delivers
-//! to applications ([`crate::inbound::application`]), with its rules about reuse and lost connections.
+//! them is HTTP/1.1, HTTP/2 or bytes, over TLS where the service says so.
 //!
-//! `link.rs` is such a connection, `tls.rs` its TLS, `names/` resolves names, `body.rs` an answer on its way.
-//! Who sends on them: `outbound/outside.rs`.
+//! `tls.rs` is the TLS of a connection, `names/` resolves names. Not here: the client that sends requests
+//! ([`crate::application`], which also delivers to the application beside this sidecar), and who may send them
+//! (`outbound/outside.rs`).
 
-mod body;
-mod link;
 pub(crate) mod names;
 mod tls;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::{fmt, io};
 
 use tokio::net::TcpStream;
-use weft_config::settings::Timeouts;
+use tokio_util::either::Either;
 use weft_config::table::{External, ExternalTls, ServiceName};
+use weft_transport::external::TlsClientStream;
 
-use crate::http::upload::ReplayMemory;
-use crate::inbound::application::{Application, Reached};
 use crate::limits;
-use crate::resilience::destination::Counts;
-use crate::resilience::limit::Caller;
-use crate::stream::ApplicationStream;
+use crate::stream::{self, ApplicationStream, Watch};
 use tls::Tls;
-use weft_transport::tasks::Tasks;
 
-pub(crate) use body::OutsideBody;
-pub(crate) use link::Link;
+/// A connection to a service outside of the mesh, or to the application beside this sidecar: bytes as they
+/// are, or over TLS. The latter is boxed, because most connections lead to applications.
+pub(crate) type Link = Either<ApplicationStream, Box<TlsClientStream>>;
+
+/// A second handle of a connection, to look at the socket while another task reads and writes.
+pub(crate) fn watch(link: &Link) -> io::Result<Watch> {
+    match link {
+        Link::Left(stream) => stream.watch(),
+        Link::Right(stream) => Watch::of(stream.tcp()),
+    }
+}
+
+/// Makes the coming close of a connection a reset, as a broken one must not look like one that ended.
+pub(crate) fn reset_on_close(link: &Link) {
+    match link {
+        Link::Left(stream) => stream.reset_on_close(),
+        Link::Right(stream) => stream::reset_on_close(stream.tcp()),
+    }
+}
 
 /// A service outside of the mesh, as the table says it.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,19 +59,12 @@ impl OutsideService {
     }
 }
 
-/// One address of a service outside of the mesh, and the connections of this worker to it.
-pub(crate) struct Outside {
-    way: Arc<Way>,
-    /// All of its requests are this sidecar's own.
-    caller: Caller,
-    client: OnceLock<Arc<Application>>,
-}
-
 /// How one address is reached.
 pub(crate) struct Way {
     service: Arc<OutsideService>,
-    /// Where it is; unspecified where its name is resolved at each dial.
+    /// Where it is; of one whose name is resolved at each dial only the port is known.
     address: SocketAddr,
+    is_by_name: bool,
     tls: Option<Tls>,
 }
 
@@ -83,78 +87,41 @@ impl Speaks {
     }
 }
 
-impl Outside {
-    /// No connection yet.
+impl Way {
+    /// An address of a service.
     pub(crate) fn new(
         service: Arc<OutsideService>,
         address: SocketAddr,
         tls: Option<ExternalTls>,
     ) -> Self {
         Self {
-            way: Arc::new(Way {
-                service,
-                address,
-                tls: tls.map(Tls::new),
-            }),
-            caller: Caller::default(),
-            client: OnceLock::new(),
+            service,
+            address,
+            is_by_name: false,
+            tls: tls.map(Tls::new),
         }
     }
 
-    /// One that is resolved at each dial, without TLS.
+    /// By the name of a service, which is resolved at each dial, without TLS.
     pub(crate) fn by_name(service: Arc<OutsideService>, port: u16) -> Self {
-        Self::new(service, (Ipv4Addr::UNSPECIFIED, port).into(), None)
+        Self {
+            is_by_name: true,
+            ..Self::new(service, (Ipv4Addr::UNSPECIFIED, port).into(), None)
+        }
     }
 
-    /// How it is reached.
-    pub(crate) fn way(&self) -> &Arc<Way> {
-        &self.way
-    }
-
-    /// Whether its connections may be used for the same address as another table says it.
+    /// Whether it is the same as another table says it.
     pub(crate) fn is(
         &self,
         service: &OutsideService,
         address: SocketAddr,
         tls: Option<&ExternalTls>,
     ) -> bool {
-        let way = &*self.way;
-        way.address == address && *way.service == *service && way.tls.as_ref().map(Tls::says) == tls
+        self.address == address
+            && *self.service == *service
+            && self.tls.as_ref().map(Tls::says) == tls
     }
 
-    /// As whom requests are sent.
-    pub(crate) fn caller(&self) -> &Caller {
-        &self.caller
-    }
-
-    /// The connections; made at the first request. `counts` is of the service.
-    pub(crate) fn client(
-        &self,
-        timeouts: &Timeouts,
-        counts: &Arc<Counts>,
-        room: &Arc<ReplayMemory>,
-        tasks: &Tasks,
-    ) -> &Arc<Application> {
-        self.client.get_or_init(|| {
-            Arc::new(Application::new(
-                Reached::Outside(Arc::clone(&self.way)),
-                timeouts,
-                Arc::clone(counts),
-                Arc::clone(room),
-                tasks.clone(),
-            ))
-        })
-    }
-
-    /// Drops connections that were idle for too long. Called about once a second.
-    pub(crate) fn sweep(&self, now: std::time::Instant) {
-        if let Some(client) = self.client.get() {
-            client.sweep(now);
-        }
-    }
-}
-
-impl Way {
     /// The service.
     pub(crate) fn service(&self) -> &Arc<OutsideService> {
         &self.service
@@ -185,11 +152,11 @@ impl Way {
             let stream = TcpStream::connect(&*addresses).await?;
             let _ = stream.set_nodelay(true);
             match client {
-                None => Ok(Link::Plain(ApplicationStream::tcp(stream))),
+                None => Ok(Link::Left(ApplicationStream::tcp(stream))),
                 Some(client) => client
                     .connect(stream)
                     .await
-                    .map(|stream| Link::Tls(Box::new(stream))),
+                    .map(|stream| Link::Right(Box::new(stream))),
             }
         };
         tokio::time::timeout(limits::OUTSIDE_CONNECT, connect)
@@ -199,11 +166,16 @@ impl Way {
 
     /// The addresses to dial, all of which are permitted.
     async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        if !self.address.ip().is_unspecified() {
+        if !self.is_by_name {
             self.permit(self.address.ip())?;
             return Ok(vec![self.address]);
         }
-        let host = (self.service.host(), self.address.port());
+        let host = self.service.host();
+        // An IPv6 address, as a URL has it.
+        let literal = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        let host = (literal.unwrap_or(host), self.address.port());
         let found = tokio::net::lookup_host(host).await?;
         let found: Vec<SocketAddr> = found.take(limits::NAME_ADDRESSES_MAX).collect();
         // One that is not public shows a name that is made to lead inside: then none of its addresses is
@@ -233,7 +205,7 @@ impl Way {
 
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.address.ip().is_unspecified() {
+        match self.is_by_name {
             true => write!(f, "{}:{}", self.service.host(), self.address.port()),
             false => write!(f, "{} at {}", self.service.host(), self.address),
         }
@@ -246,18 +218,21 @@ mod tests {
 
     use super::*;
 
-    fn way(addresses: &[&str], ranges: &[&str], address: SocketAddr) -> Arc<Way> {
+    fn way(addresses: &[&str], ranges: &[&str], address: SocketAddr) -> Way {
+        Way::new(service("localhost", addresses, ranges), address, None)
+    }
+
+    fn service(host: &str, addresses: &[&str], ranges: &[&str]) -> Arc<OutsideService> {
         let external = External {
-            hosts: vec!["localhost".into()],
+            hosts: vec![host.into()],
             addresses: addresses.iter().map(|one| one.parse().unwrap()).collect(),
             allowed_ranges: ranges.iter().map(|one| one.parse().unwrap()).collect(),
             ..External::default()
         };
-        let service = OutsideService {
+        Arc::new(OutsideService {
             name: "pay.shop".parse().ok(),
             external: Arc::new(external),
-        };
-        Arc::clone(Outside::new(Arc::new(service), address, None).way())
+        })
     }
 
     #[tokio::test]
@@ -268,8 +243,9 @@ mod tests {
         let forms = [
             SocketAddr::from(([127, 0, 0, 1], port)),
             format!("[::ffff:127.0.0.1]:{port}").parse().unwrap(),
-            // By its name, at the dial.
+            // The kernel takes both for this host.
             SocketAddr::from(([0, 0, 0, 0], port)),
+            format!("[::]:{port}").parse().unwrap(),
         ];
         for address in forms {
             let refused = way(&[], &[], address).connect(Speaks::Http1).await;
@@ -281,6 +257,18 @@ mod tests {
             );
             let other = way(&["10.0.0.1"], &["10.0.0.0/8"], address);
             assert!(other.connect(Speaks::Bytes).await.is_err());
+        }
+        // By its name, at the dial.
+        for host in [
+            "localhost",
+            "0.0.0.0",
+            "[::]",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+        ] {
+            let named = Way::by_name(service(host, &[], &[]), port);
+            let error = named.connect(Speaks::Http1).await.err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{host}");
         }
         assert_eq!(
             listener.accept().unwrap_err().kind(),

@@ -6,7 +6,7 @@
 //! The driver calls, in this order: [`Attempts::begin`]; while that attempt runs [`Attempts::copy`] if the
 //! policy hedges, and [`Rules::leave`] if the peer falls silent; [`Attempts::next`] once no attempt is under
 //! way. [`super::verdict`] says what an attempt tells about its endpoint, [`super::retry`] which requests may
-//! be sent again at all. Not here: which endpoint takes an attempt (`outbound/pick.rs`).
+//! be sent again at all. Not here: which endpoint takes an attempt (`cluster/pick.rs`).
 
 use std::time::{Duration, Instant};
 

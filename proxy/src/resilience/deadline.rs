@@ -134,8 +134,17 @@ pub(crate) fn said(headers: &HeaderMap) -> Option<Duration> {
 /// Writes the time that is left for the next hop: in the mesh's field, and again in the fields that are
 /// present.
 pub(crate) fn tell(headers: &mut HeaderMap, left: Duration) {
-    let ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-    headers.insert(WEFT_DEADLINE, HeaderValue::from(ms));
+    headers.insert(WEFT_DEADLINE, HeaderValue::from(milliseconds_of(left)));
+    tell_present(headers, left);
+}
+
+fn milliseconds_of(left: Duration) -> u64 {
+    u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The same where the next hop is not of the mesh: in the fields that are present.
+pub(crate) fn tell_present(headers: &mut HeaderMap, left: Duration) {
+    let ms = milliseconds_of(left);
     if headers.contains_key(ENVOY_TIMEOUT) {
         headers.insert(ENVOY_TIMEOUT, HeaderValue::from(ms));
     }

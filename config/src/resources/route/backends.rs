@@ -5,9 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::filters::{Level, RouteFilter, filters};
-use super::parents::{all_or_none, is_core};
+use super::parents::is_core;
 use crate::limits;
-use crate::resources::decode::{At, Decoder, Fields};
+use crate::resources::decode::{At, Decoder, Fields, all_or_none};
 use crate::resources::key::WEFT;
 use crate::resources::schema::numbers;
 use crate::resources::service::port_number;

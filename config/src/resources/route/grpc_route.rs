@@ -8,12 +8,12 @@ use super::filters::{Level, RouteFilter, filters};
 use super::matches::{
     HttpHeaderMatch, MatchType, add_headers, bounded, check_pattern, header_matches, match_type,
 };
-use super::parents::{ParentRef, all_or_none};
+use super::parents::ParentRef;
 use super::rules::{DROPPED, Reader, RuleEntry, requests};
 use super::section;
 use super::session::{SessionPersistenceSpec, session};
 use crate::limits;
-use crate::resources::decode::{At, Decoder, Fields};
+use crate::resources::decode::{At, Decoder, Fields, all_or_none};
 use crate::resources::schema::{some, up_to};
 use crate::table::{HttpMatch, PathMatch};
 

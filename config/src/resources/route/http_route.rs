@@ -7,13 +7,13 @@ use super::backends::{BackendRef, Extras, backends};
 use super::duration::{duration, duration_or_zero};
 use super::filters::{FilterType, Level, RouteFilter, filters, prefix_fault};
 use super::matches::{HttpRouteMatch, matches};
-use super::parents::{ParentRef, all_or_none};
+use super::parents::ParentRef;
 use super::rules::{DROPPED, Reader, RuleEntry, requests};
 use super::section;
 use super::session::{SessionPersistenceSpec, session};
 use crate::limits;
 use crate::limits::traffic as traffic_limits;
-use crate::resources::decode::{At, Decoder, Fields};
+use crate::resources::decode::{At, Decoder, Fields, all_or_none};
 use crate::resources::schema::{durations, durations_or_zero, numbers, some, up_to};
 use crate::resources::{Span, TimeoutsSpec};
 

@@ -206,8 +206,8 @@ fn request_match(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpRouteMatc
     });
     fields.close(decoder);
     Some(HttpRouteMatch {
-        path: super::parents::all_or_none(path)?,
-        method: super::parents::all_or_none(method)?,
+        path: super::super::decode::all_or_none(path)?,
+        method: super::super::decode::all_or_none(method)?,
         headers,
         query_params: query_params.unwrap_or_default(),
     })

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::section;
 use crate::limits;
-use crate::resources::decode::{At, Decoder, Fields};
+use crate::resources::decode::{At, Decoder, Fields, all_or_none};
 use crate::resources::service::port_number;
 use crate::resources::{Kind, key, label};
 
@@ -141,19 +141,6 @@ fn parent(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<ParentRef> {
         section_name: all_or_none(section_name)?,
         port: all_or_none(port)?,
     })
-}
-
-/// A field that could not be read must not mean the same as one that is not there.
-#[expect(
-    clippy::option_option,
-    reason = "outside: whether it could be read; inside: whether it is there"
-)]
-pub(super) fn all_or_none<T>(field: Option<Option<T>>) -> Option<Option<T>> {
-    match field {
-        Some(None) => None,
-        Some(some) => Some(some),
-        None => Some(None),
-    }
 }
 
 /// The API group of a Service.

@@ -14,10 +14,9 @@ use weft_transport::hex;
 use super::duration::duration;
 use super::filters::FRAMING;
 use super::matches::bounded;
-use super::parents::all_or_none;
 use crate::limits;
 use crate::resources::Span;
-use crate::resources::decode::{At, Decoder, Fields};
+use crate::resources::decode::{At, Decoder, Fields, all_or_none};
 use crate::resources::schema::durations;
 use crate::table::{Carrier, FieldName, Persistence};
 

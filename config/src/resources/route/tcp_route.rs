@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::backends::{BackendRef, Extras, WeighedRef, backends};
-use super::parents::{ParentRef, all_or_none, parents};
+use super::parents::{ParentRef, parents};
 use super::section;
 use crate::limits;
-use crate::resources::decode::{At, Decoder, Fields};
+use crate::resources::decode::{At, Decoder, Fields, all_or_none};
 use crate::resources::schema::some;
 
 /// What a TCPRoute says.

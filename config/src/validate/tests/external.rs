@@ -13,7 +13,8 @@ fn external(name: &str, spec: &str) -> String {
 fn a_host_is_a_name_and_an_address_is_one_of_a_host() {
     let found = check(&external(
         "pay",
-        "{hosts: [10.0.0.1, '*.example.com', 'a.example:80', API.example], addresses: [0.0.0.0, a.b, 10.0.0.7], \
+        "{hosts: [10.0.0.1, '*.example.com', 'a.example:80', API.example, 0.0.0.0, '[::1]', '::'], \
+         addresses: [0.0.0.0, a.b, 10.0.0.7, '::', '::ffff:0.0.0.0', '[2001:db8::1]'], \
          ports: [{port: 443, protocol: http}]}",
     ));
     let wanted = [
@@ -25,9 +26,19 @@ fn a_host_is_a_name_and_an_address_is_one_of_a_host() {
          write the name alone: ports stand under ports",
         "mesh.yaml:4: spec.hosts[3]: \"API.example\" is no DNS name; \
          write a name in lower case, as api.example.com",
+        "mesh.yaml:4: spec.hosts[4]: \"0.0.0.0\" is no DNS name; \
+         write a name here, and the address under addresses",
+        "mesh.yaml:4: spec.hosts[5]: \"[::1]\" is no DNS name; \
+         write a name here, and the address under addresses",
+        "mesh.yaml:4: spec.hosts[6]: \"::\" is no DNS name; \
+         write a name here, and the address under addresses",
         "mesh.yaml:4: spec.addresses[0]: 0.0.0.0 is not the address of one host",
         "mesh.yaml:4: spec.addresses[1]: \"a.b\" is not valid: invalid IP \
-         address syntax; write an IPv4 or IPv6 address without a port",
+         address syntax; write an IPv4 or IPv6 address without a port and without brackets",
+        "mesh.yaml:4: spec.addresses[3]: :: is not the address of one host",
+        "mesh.yaml:4: spec.addresses[4]: 0.0.0.0 is not the address of one host",
+        "mesh.yaml:4: spec.addresses[5]: \"[2001:db8::1]\" is not valid: invalid IP \
+         address syntax; write an IPv4 or IPv6 address without a port and without brackets",
     ];
     assert_eq!(found, wanted);
 }
@@ -120,17 +131,99 @@ fn a_name_means_one_service_in_the_whole_mesh() {
 }
 
 #[test]
-fn an_egress_sidecar_and_a_workload_are_not_to_be_had() {
-    let spec =
-        "{hosts: [a.example], via: egress, identities: [], ports: [{port: 443, protocol: http}]}";
+fn no_workload_serves_it() {
+    let spec = "{hosts: [a.example], identities: [], ports: [{port: 443, protocol: http}]}";
     let found = check(&external("pay", spec));
-    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(found.len(), 1, "{found:?}");
     assert!(
-        found[0].contains("spec.via: is not supported yet"),
+        found[0].contains("spec.identities: unknown field"),
         "{found:?}"
     );
+}
+
+#[test]
+fn it_is_sent_through_a_service_with_a_port_for_each_of_its_own() {
+    let gate = "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {name: gate, namespace: shop}\n\
+                spec: {ports: [{port: 15, protocol: http}, {port: 16, protocol: tcp}]}\n---\n";
+    let through = |via: &str, protocol: &str| {
+        let spec = format!(
+            "{{hosts: [a.example], via: {via}, ports: [{{port: 443, protocol: {protocol}}}]}}"
+        );
+        let found = check(&format!("{gate}{}", external("pay", &spec)));
+        found
+            .iter()
+            .map(|line| line.split_once(": ").unwrap().1.to_owned())
+            .collect::<Vec<_>>()
+    };
+    for (via, protocol) in [
+        ("{name: gate}", "http"),
+        ("{name: gate, port: 15}", "grpc"),
+        ("{name: gate, namespace: shop}", "tcp"),
+    ] {
+        assert!(through(via, protocol).is_empty(), "{via} {protocol}");
+    }
+    for (via, protocol, wanted) in [
+        ("gate", "http", "spec.via: expected a mapping, found a text"),
+        (
+            "{name: gates}",
+            "http",
+            "spec.via.name: there is no Service gates in namespace shop; did you mean gate?",
+        ),
+        (
+            "{name: pay}",
+            "http",
+            "spec.via.name: pay is an ExternalService; name a Service of the mesh, whose sidecars send outside",
+        ),
+        (
+            "{name: gate, port: 16}",
+            "http",
+            "spec.via.port: port 16 of Service gate does not take requests, as port 443 does; write one of 15",
+        ),
+        (
+            "{name: gate, port: 17}",
+            "tcp",
+            "spec.via.port: port 17 of Service gate does not take bytes of tcp, as port 443 does; write one of 16",
+        ),
+        (
+            "{name: gate, kind: Service}",
+            "http",
+            "spec.via.kind: unknown field; known fields are name, namespace, port",
+        ),
+    ] {
+        let found = through(via, protocol);
+        assert_eq!(found.first().map(String::as_str), Some(wanted), "{found:?}");
+    }
+    let plain = service("plain", "http")
+        + &external(
+            "pay",
+            "{hosts: [a.example], via: {name: plain}, ports: [{port: 443, protocol: tcp}]}",
+        );
+    let found = check(&plain);
     assert!(
-        found[1].contains("spec.identities: unknown field"),
+        found[0].contains("Service plain has no port that takes bytes of tcp"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn it_is_sent_through_a_service_of_another_namespace_where_a_grant_permits_it() {
+    let mesh = "apiVersion: weft.dev/v1alpha1\nkind: MeshConfig\nmetadata: {name: mesh}\n\
+                spec: {requireReferenceGrants: true}\n---\n";
+    let gate = "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {name: gate, namespace: infra}\n\
+                spec: {ports: [{port: 15, protocol: http}]}\n---\n";
+    let grant = "apiVersion: gateway.networking.k8s.io/v1\nkind: ReferenceGrant\n\
+                 metadata: {name: out, namespace: infra}\n\
+                 spec: {from: [{group: weft.dev, kind: ExternalService, namespace: shop}], \
+                 to: [{group: '', kind: Service}]}\n---\n";
+    let pay = external(
+        "pay",
+        "{hosts: [a.example], via: {name: gate, namespace: infra}, ports: [{port: 443, protocol: http}]}",
+    );
+    assert!(check(&format!("{gate}{pay}")).is_empty());
+    assert!(check(&format!("{mesh}{gate}{grant}{pay}")).is_empty());
+    let found = check(&format!("{mesh}{gate}{pay}"));
+    assert!(
+        found[0].contains("spec.via.namespace: no ReferenceGrant in namespace infra permits it"),
         "{found:?}"
     );
 }

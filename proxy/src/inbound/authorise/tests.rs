@@ -58,7 +58,7 @@ fn ask(table: &Table, caller: &str, method: &str, path: &str) -> Result<(), Stri
         parent: None,
         request: Some((method, path)),
     };
-    authorise(Some(table), &served(), &call)
+    authorise(Some(table), &Meant::own(&served()), &call)
         .outcome
         .map(|_| ())
         .map_err(|failure| failure.to_string())
@@ -72,9 +72,13 @@ fn without_a_table_or_an_entry_all_is_denied() {
         parent: None,
         request: None,
     };
-    assert!(authorise(None, &served(), &call).outcome.is_err());
     assert!(
-        authorise(Some(&table(&[])), &served(), &call)
+        authorise(None, &Meant::own(&served()), &call)
+            .outcome
+            .is_err()
+    );
+    assert!(
+        authorise(Some(&table(&[])), &Meant::own(&served()), &call)
             .outcome
             .is_err()
     );
@@ -148,7 +152,7 @@ fn audit_decides_nothing_and_is_reported() {
         parent: None,
         request: Some(("GET", "/")),
     };
-    let verdict = authorise(Some(&table), &served(), &call);
+    let verdict = authorise(Some(&table), &Meant::own(&served()), &call);
     assert!(verdict.outcome.is_err());
     assert_eq!(verdict.audited, ["AuthorizationPolicy/shop/Audit"]);
 }
@@ -170,17 +174,17 @@ fn the_parent_must_allow_too() {
         request: Some(("GET", "/")),
     };
     assert!(
-        authorise(Some(&closed), &served(), &call(&parent))
+        authorise(Some(&closed), &Meant::own(&served()), &call(&parent))
             .outcome
             .is_err()
     );
     assert!(
-        authorise(Some(&open), &served(), &call(&parent))
+        authorise(Some(&open), &Meant::own(&served()), &call(&parent))
             .outcome
             .is_ok()
     );
     assert!(
-        authorise(Some(&open), &served(), &call(&stranger))
+        authorise(Some(&open), &Meant::own(&served()), &call(&stranger))
             .outcome
             .is_ok()
     );
@@ -247,7 +251,11 @@ fn an_unknown_parent_adds_nothing_unless_only_routes_lead() {
         parent: Some(&parent),
         request: Some(("GET", "/")),
     };
-    let passes = |table: Option<&Table>| authorise(table, &served(), &call).outcome.is_ok();
+    let passes = |table: Option<&Table>| {
+        authorise(table, &Meant::own(&served()), &call)
+            .outcome
+            .is_ok()
+    };
 
     let routeless = table(&[("orders", Default::Allow, vec![])]);
     assert!(passes(Some(&routeless)));
@@ -280,7 +288,9 @@ fn where_only_routes_lead_a_call_must_state_one_of_their_parents() {
             parent,
             request,
         };
-        authorise(Some(&table), &served(), &call).outcome.is_ok()
+        authorise(Some(&table), &Meant::own(&served()), &call)
+            .outcome
+            .is_ok()
     };
     assert!(verdict(Some(&name("shopfront"))));
     assert!(!verdict(Some(&name("stranger"))));
@@ -301,7 +311,11 @@ fn a_tunnel_is_not_admitted_by_a_rule_about_requests() {
         parent: None,
         request: None,
     };
-    assert!(authorise(Some(&table), &served(), &call).outcome.is_err());
+    assert!(
+        authorise(Some(&table), &Meant::own(&served()), &call)
+            .outcome
+            .is_err()
+    );
 }
 
 const RESTRICTED: &str = r#"
@@ -375,7 +389,11 @@ fn a_sidecar_with_fewer_features_permits_no_call_that_the_others_refuse() {
                 parent: parent.as_ref(),
                 request: Some(("GET", path)),
             };
-            let permits = |table| authorise(Some(table), &served(), &call).outcome.is_ok();
+            let permits = |table| {
+                authorise(Some(table), &Meant::own(&served()), &call)
+                    .outcome
+                    .is_ok()
+            };
             match (permits(&fitted), permits(&whole)) {
                 (true, false) => panic!("{fitted:?} permits {call:?}"),
                 (true, true) => permitted += 1,

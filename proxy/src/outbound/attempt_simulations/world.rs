@@ -9,9 +9,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use weft_config::table::{GrpcCode, Hedge, HedgeAfter, Percent, Retry, RetryBudget, Traffic};
 
+use crate::cluster::pick::{Criteria, TriedEndpoints, pick};
 use crate::cluster::{Cluster, Flight};
 use crate::directory::tests::placed;
-use crate::outbound::pick::{Criteria, TriedEndpoints, pick};
 use crate::resilience::attempts::{Attempts, FailedAttempt, Hedging, Next, Rules};
 use crate::resilience::breaker::Admission;
 use crate::resilience::budget::Budget;

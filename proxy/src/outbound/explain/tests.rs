@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use http::Request;
-use weft_config::table::{Authorization, Default as Decided, MirrorShare, PathMatch, Redirect};
+use weft_config::table::{
+    Authorization, Default as Decided, External, MirrorShare, PathMatch, Port, Protocol, Redirect,
+    Via,
+};
 
 use super::*;
 use crate::directory::tests::{name, table};
@@ -224,4 +227,106 @@ fn a_connection_of_tls_goes_by_the_host_that_its_client_asks_for() {
         found.passed_over[0].because,
         "the client names no host, and it takes *.example.com"
     );
+}
+
+/// The table of the tests with `vendor.shop`, outside of the mesh, and the sidecar's decision about it.
+fn with_vendor(via: Option<Via>, protocol: Protocol, callers: &[&str]) -> Table {
+    let mut table = table();
+    let port = Port {
+        protocol,
+        ..table.services[&name("solo")].ports[&8080].clone()
+    };
+    let principals = callers.iter().map(|one| {
+        format!("spiffe://demo.test/ns/shop/sa/{one}")
+            .parse()
+            .unwrap()
+    });
+    let rule = weft_config::table::Rule {
+        policy: "AuthorizationPolicy/shop/vendor".into(),
+        action: weft_config::table::Action::Allow,
+        principals: Some(principals.collect()),
+        methods: None,
+        paths: None,
+    };
+    let external = External {
+        hosts: vec!["vendor.example".into()],
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+        via,
+        ..External::default()
+    };
+    let vendor = Service {
+        ports: [(443, port)].into(),
+        external: Some(Arc::new(external)),
+        authorization: Some(Authorization::new(Decided::Deny, vec![rule])),
+    };
+    table.services.insert(name("vendor"), Arc::new(vendor));
+    table
+}
+
+fn explained_in(table: &Table, served: impl Fn(&ServiceName) -> Table) -> Explanation {
+    let head = Request::new(()).into_parts().0;
+    let (caller, service) = (caller(), name("vendor"));
+    let question = Question {
+        caller: &caller,
+        table,
+        service: &service,
+        port: 443,
+        head: &head,
+        server_name: None,
+    };
+    explain(&question, served)
+}
+
+#[test]
+fn what_is_outside_is_told_with_who_sends_it_and_what_the_sidecar_of_the_caller_decides() {
+    let no_other = |_: &ServiceName| -> Table { panic!("no other sidecar decides") };
+    let table = with_vendor(None, Protocol::Http, &["frontend"]);
+    let found = explained_in(&table, no_other);
+    assert_eq!(found.backend.as_deref(), Some("vendor.shop:443"));
+    assert_eq!(found.authorized, Some(true));
+    let outside = found.backends[0].outside.as_ref().unwrap();
+    assert_eq!(outside.hosts, ["vendor.example"]);
+    assert_eq!(outside.addresses, ["192.0.2.1"]);
+    assert_eq!((&outside.via, &outside.tls), (&None, &None));
+    assert!(found.backends[0].delivered.is_some());
+    let table = with_vendor(None, Protocol::Http, &["other"]);
+    let found = explained_in(&table, no_other);
+    assert_eq!(found.authorized, Some(false));
+    let decision = &found.decisions[0];
+    assert_eq!(decision.service, "vendor.shop");
+    assert_eq!(
+        decision.policy.as_deref(),
+        Some("AuthorizationPolicy/shop/vendor")
+    );
+}
+
+#[test]
+fn the_sidecars_that_it_is_sent_through_decide_about_it() {
+    let via = |here| {
+        Some(Via {
+            service: name("gate"),
+            ports: [(443, 15)].into(),
+            here,
+        })
+    };
+    let mut own = with_vendor(via(false), Protocol::Http, &["frontend"]);
+    let vendor = Arc::make_mut(own.services.get_mut(&name("vendor")).unwrap());
+    vendor.authorization = None;
+    let found = explained_in(&own, |served| {
+        assert_eq!(*served, name("gate"));
+        with_vendor(via(true), Protocol::Http, &["other"])
+    });
+    assert_eq!(found.authorized, Some(false));
+    let outside = found.backends[0].outside.as_ref().unwrap();
+    assert_eq!(outside.via.as_deref(), Some("gate.shop:15"));
+    assert_eq!(outside.addresses, ["192.0.2.1"]);
+}
+
+#[test]
+fn a_connection_has_a_decision_and_neither_path_nor_host() {
+    let table = with_vendor(None, Protocol::Tcp, &["frontend"]);
+    let found = explained_in(&table, |_| table.clone());
+    assert_eq!(found.backends[0].delivered, None);
+    assert_eq!(found.authorized, Some(true));
+    assert_eq!((found.status, &found.answer), (None, &None));
 }

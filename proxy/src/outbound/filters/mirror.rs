@@ -25,10 +25,10 @@ use weft_transport::locks::lock;
 
 use super::super::attempt::{Answered, Failed};
 use super::super::exchange::{Carries, CopyOfBody, Exchange};
-use super::super::pick::{Criteria, TriedEndpoints};
 use super::super::route::Route;
 use super::forward;
 use crate::cluster::Cluster;
+use crate::cluster::pick::{Criteria, TriedEndpoints};
 use crate::failure::Failure;
 use crate::http::body::poll_pump;
 use crate::http::content::Content;

@@ -18,6 +18,7 @@ use weft_fuzz::Target;
 
 use super::super::prepare;
 use super::*;
+use crate::application::head::declare;
 use crate::failure::{Failure, Reason};
 use crate::http::authority::{self, canonical};
 use crate::http::reference_tests::{FORGIVEN, Front, request as read};
@@ -109,7 +110,7 @@ fn pass(got: &Got) -> Result<Parts, Failure> {
         .content
         .as_ref()
         .is_none_or(|(data, trailers)| data.is_empty() && trailers.is_none());
-    inbound::declare(&head.method, &mut head.headers, is_empty, false);
+    declare(&head.method, &mut head.headers, is_empty, false);
     Ok(head)
 }
 

@@ -153,7 +153,7 @@ fn names_of(table: &Table) -> BTreeSet<String> {
         .values()
         .filter_map(|service| service.external.as_ref());
     externals
-        .filter(|external| external.addresses.is_empty())
+        .filter(|external| external.addresses.is_empty() && external.is_sent_from_here())
         .filter_map(|external| external.hosts.first().cloned())
         .collect()
 }

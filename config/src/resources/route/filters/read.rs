@@ -7,10 +7,9 @@ use std::collections::BTreeSet;
 
 use super::super::backends::{Extras, backend};
 use super::super::matches::bounded;
-use super::super::parents::all_or_none;
 use super::*;
 use crate::resources::HttpRouteMatch;
-use crate::resources::decode::{At, Decoder, Fields};
+use crate::resources::decode::{At, Decoder, Fields, all_or_none};
 use crate::resources::route::PathMatchType;
 use cors::cors;
 use url::{redirect, rewrite};

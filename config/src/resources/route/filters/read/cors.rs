@@ -2,9 +2,8 @@
 
 use super::super::super::is_subdomain;
 use super::super::super::matches::METHODS;
-use super::super::super::parents::all_or_none;
 use super::super::*;
-use crate::resources::decode::{At, Decoder, Fields};
+use crate::resources::decode::{At, Decoder, Fields, all_or_none};
 
 pub(super) fn cors(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<CorsSpec> {
     let mut fields = Fields::open(decoder, at)?;

@@ -2,9 +2,8 @@
 
 use super::super::super::is_subdomain;
 use super::super::super::matches::{bounded, check_literal};
-use super::super::super::parents::all_or_none;
 use super::super::*;
-use crate::resources::decode::{At, Decoder, Fields};
+use crate::resources::decode::{At, Decoder, Fields, all_or_none};
 use crate::resources::service::port_number;
 
 fn hostname(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<String> {

@@ -1,6 +1,8 @@
 //! An answer from outside of the mesh on its way to the application, with the rest of the request that may
-//! still be under way. Its connection is used again once all of it was read.
+//! still be under way. Its connection is used again once all of it was read. It ends when the policies come to
+//! forbid the call.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,11 +13,12 @@ use http_body::{Body, Frame, SizeHint};
 use weft_transport::alone::alone;
 use weft_transport::tasks::Tasks;
 
+use super::outside::Permission;
+use crate::application::body::Moved;
+use crate::application::{AnswerBody, Lease, Uploading, poll_upload};
 use crate::failure::{Failure, Reason};
 use crate::http::fields;
 use crate::http::response::ConnectionReuse;
-use crate::inbound::application::{AnswerBody, Lease, Uploading, poll_upload};
-use crate::inbound::body::Moved;
 
 /// See the module's documentation.
 pub(crate) struct OutsideBody {
@@ -27,6 +30,9 @@ pub(crate) struct OutsideBody {
     /// The answer has no content, whatever comes.
     bodiless: bool,
     afterwards: ConnectionReuse,
+    permission: Arc<Permission>,
+    /// Ready when a table forbids the call; made when the body has to be waited for.
+    withdrawn: Option<Pin<Box<dyn Future<Output = Failure> + Send>>>,
 }
 
 impl OutsideBody {
@@ -34,7 +40,7 @@ impl OutsideBody {
     pub(crate) fn new(
         body: AnswerBody,
         upload: Option<Uploading>,
-        moved: Arc<Moved>,
+        (moved, permission): (Arc<Moved>, Arc<Permission>),
         lease: (Lease, Tasks),
         (bodiless, afterwards): (bool, ConnectionReuse),
     ) -> Self {
@@ -45,12 +51,23 @@ impl OutsideBody {
             lease: Some(lease),
             bodiless,
             afterwards,
+            permission,
+            withdrawn: None,
         }
     }
 
     /// Bytes of the request that were handed on.
     pub(crate) fn sent(&self) -> u64 {
         self.moved.sent.load(Ordering::Relaxed)
+    }
+
+    fn poll_withdrawn(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        let permission = &self.permission;
+        let withdrawn = || Box::pin(Arc::clone(permission).withdrawn()) as Pin<Box<_>>;
+        self.withdrawn
+            .get_or_insert_with(withdrawn)
+            .as_mut()
+            .poll(cx)
     }
 
     fn broken(&mut self) -> Failure {
@@ -78,10 +95,15 @@ impl Body for OutsideBody {
         if this.bodiless {
             return Poll::Ready(None);
         }
-        let frame = match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
-            None => return Poll::Ready(None),
-            Some(Ok(frame)) => frame,
-            Some(Err(_)) => return Poll::Ready(Some(Err(this.broken()))),
+        let frame = match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Pending => {
+                let failure = ready!(this.poll_withdrawn(cx));
+                this.lease = None;
+                return Poll::Ready(Some(Err(failure)));
+            }
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(Some(Ok(frame))) => frame,
+            Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(this.broken()))),
         };
         let frame = match frame.into_trailers() {
             Ok(mut trailers) => {

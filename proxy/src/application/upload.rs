@@ -8,8 +8,8 @@ use bytes::Bytes;
 use h2::SendStream;
 use http_body::Body as _;
 
+use super::body::OutgoingBody;
 use crate::failure::Failure;
-use crate::inbound::body::OutgoingBody;
 use crate::transport_failure::stream_failure;
 
 /// One body, until all of it is handed over or no more of it is wanted. Dropping it earlier cancels its

@@ -18,7 +18,7 @@ use crate::limits::{BODY_BYTES_PER_SECOND_LEAST, BODY_PATIENCE};
 
 /// The progress of one request's body.
 #[derive(Debug, Default)]
-pub(super) struct Pace(Mutex<Waits>);
+pub(crate) struct Pace(Mutex<Waits>);
 
 #[derive(Debug, Default)]
 struct Waits {
@@ -42,7 +42,7 @@ impl Pace {
     }
 
     /// Whether a piece is being waited for.
-    pub(super) fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         lock(&self.0).since.is_some()
     }
 
@@ -59,12 +59,12 @@ impl Pace {
 
 /// The timer of one body: it is checked when the time granted to it is over.
 #[derive(Debug, Default)]
-pub(super) struct Pacer(Option<Pin<Box<Sleep>>>);
+pub(crate) struct Pacer(Option<Pin<Box<Sleep>>>);
 
 impl Pacer {
     /// Ready when the body comes too slowly. `bytes` of it have come so far. Call it after the work returned
     /// pending.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, pace: &Pace, bytes: u64) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, pace: &Pace, bytes: u64) -> Poll<()> {
         let timer = self
             .0
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(BODY_PATIENCE)));

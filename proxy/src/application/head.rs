@@ -1,19 +1,51 @@
-//! Says towards the application whether a request has a body, where its caller's sidecar does not.
+//! The head of a request in the form that an application takes: that of HTTP/1.1 or HTTP/2, and with a word on
+//! whether there is a body, where its caller's sidecar does not say so.
 
 use std::task::Poll;
 
-use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, Request};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 
 use super::body::RequestBody;
 use crate::failure::Failure;
+use crate::http::fields;
 use crate::transport_failure::stream_failure;
+
+/// Gives the head the form of HTTP/1.1, or of HTTP/2 if it is `multiplexed`.
+pub(crate) fn shape(head: &mut Parts, scheme: http::uri::Scheme, multiplexed: bool) {
+    let path = head.uri.path_and_query().cloned();
+    let path = path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+    if multiplexed {
+        head.version = http::Version::HTTP_2;
+        let mut parts = std::mem::take(&mut head.uri).into_parts();
+        parts.scheme = Some(scheme);
+        parts.path_and_query = Some(path);
+        head.uri = Uri::from_parts(parts).unwrap_or_default();
+        return;
+    }
+    head.version = http::Version::HTTP_11;
+    fields::join_cookies(&mut head.headers);
+    if let Some(host) = head
+        .uri
+        .authority()
+        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+    {
+        head.headers.insert(HOST, host);
+    }
+    if head.headers.contains_key(TE) {
+        // RFC 9110 section 10.1.4: a sender of TE lists it in Connection.
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    head.uri = Uri::from(path);
+}
 
 /// HTTP/1.1 tells before the body whether there is one; HTTP/2 tells with the head that there is none. HTTP/3
 /// has no such sign: without a body the end comes with the head. Methods that rarely have a body wait for the
 /// first frame or the end. For other methods one look is enough, because an application may answer such a
 /// head before its body comes.
-pub(super) async fn declare_length(
+pub(crate) async fn declare_length(
     request: &mut Request<RequestBody>,
     multiplexed: bool,
 ) -> Result<(), Failure> {

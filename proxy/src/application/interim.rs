@@ -23,11 +23,11 @@ pub(crate) struct Interims {
 }
 
 /// Interim responses that are not passed on yet.
-pub(super) struct Queue(mpsc::Receiver<Response<()>>);
+pub(crate) struct Queue(mpsc::Receiver<Response<()>>);
 
 impl Interims {
     /// None came yet.
-    pub(super) fn new() -> (Self, Queue) {
+    pub(crate) fn new() -> (Self, Queue) {
         let (queue, heads) = mpsc::channel(limits::INFORMATIONAL_MAX);
         let left = AtomicUsize::new(limits::INFORMATIONAL_MAX);
         (Self { queue, left }, Queue(heads))
@@ -54,7 +54,7 @@ impl Interims {
 
 impl Queue {
     /// Passes on interim responses until no more can come. Cancel-safe.
-    pub(super) async fn forward(&mut self, respond: &mut Responder) -> Result<(), Failure> {
+    pub(crate) async fn forward(&mut self, respond: &mut Responder) -> Result<(), Failure> {
         while let Some(interim) = self.0.recv().await {
             tell(interim, respond).await?;
         }
@@ -62,7 +62,7 @@ impl Queue {
     }
 
     /// Passes on interim responses that came together with the answer.
-    pub(super) async fn forward_rest(&mut self, respond: &mut Responder) -> Result<(), Failure> {
+    pub(crate) async fn forward_rest(&mut self, respond: &mut Responder) -> Result<(), Failure> {
         while let Ok(interim) = self.0.try_recv() {
             tell(interim, respond).await?;
         }
@@ -78,7 +78,7 @@ async fn tell(interim: Response<()>, respond: &mut Responder) -> Result<(), Fail
 }
 
 /// Judges the interim responses to a request of HTTP/1.1, and takes them if they are wanted.
-pub(super) fn listen(request: &mut Request<RequestBody>, wanted: Option<Arc<Interims>>) {
+pub(crate) fn listen(request: &mut Request<RequestBody>, wanted: Option<Arc<Interims>>) {
     let moved = request.body().moved().cloned();
     hyper::ext::on_informational(request, move |interim| {
         judge(moved.as_deref(), interim.headers());

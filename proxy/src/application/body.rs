@@ -80,7 +80,7 @@ pub(crate) struct Moved {
     interim_declared_content: AtomicBool,
     rest: Mutex<Rest>,
     /// How the request came.
-    pub(super) pace: Pace,
+    pub(crate) pace: Pace,
 }
 
 /// Handles the rest of a request once hyper has dropped its body. Whether the peer is told of success is
@@ -135,7 +135,7 @@ impl Moved {
     }
 
     /// Payload bytes of the request that were handed on; none once it is whole.
-    pub(super) fn sent_of_unfinished(&self) -> Option<u64> {
+    pub(crate) fn sent_of_unfinished(&self) -> Option<u64> {
         let ended = self.request_ended.load(Ordering::Relaxed);
         (!ended).then(|| self.sent.load(Ordering::Relaxed))
     }
@@ -153,7 +153,7 @@ impl Moved {
 //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1
 //# The H3_NO_ERROR error code SHOULD be used when requesting that the client stop sending on the request
 //# stream.
-pub(super) fn stop(recv: RecvHalf) {
+pub(crate) fn stop(recv: RecvHalf) {
     if !recv.is_end_stream() {
         recv.stop(Why::NoError);
     }
@@ -328,7 +328,7 @@ impl Outgoing {
     }
 
     /// Whether it could be sent from its beginning.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         let body = |upload: &Arc<Upload<_>>| upload.is_repeatable();
         self.head.is_some() && self.upload.as_ref().is_none_or(body)
     }

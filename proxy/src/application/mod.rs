@@ -1,8 +1,9 @@
-//! The application behind this sidecar, or a service outside of the mesh, over HTTP/1.1 (a pool for each
-//! caller) or HTTP/2 (a few connections for each caller).
+//! The client of the application behind this sidecar, and of services outside of the mesh, over HTTP/1.1 (a pool
+//! for each caller) or HTTP/2 (a few connections for each caller).
 //!
-//! One value per worker and served service. The request was authorised before: see
-//! [`super::authorise::Permit`]. [`crate::http::response`] says after which responses a connection of
+//! One value per worker and served service, or address outside (`outside.rs`). The request was authorised
+//! before (`inbound/authorise.rs`, `outbound/outside.rs`). `body.rs` is a request on its way, `head.rs` the form
+//! of its head, `interim.rs` its interim responses, `pace.rs` how quickly it comes. [`crate::http::response`] says after which responses a connection of
 //! HTTP/1.1 may be used again; `idle.rs` decides for which caller, and `habits.rs` for which requests.
 //! Callers do not share connections of HTTP/2 either: windows and streams are counted per connection, so one
 //! caller could use them all up.
@@ -11,13 +12,18 @@
 //! known, [`Application::allow_resend`] decides.
 
 mod answer;
+pub(crate) mod body;
 #[cfg(test)]
 mod fuzz_tests;
 mod greeting;
 mod habits;
+pub(crate) mod head;
 mod idle;
+pub(crate) mod interim;
 mod lost;
 mod multiplexed;
+pub(crate) mod outside;
+pub(crate) mod pace;
 mod places;
 mod reached;
 mod read_to_end;
@@ -36,18 +42,18 @@ use weft_config::settings::{LocalAddress, Timeouts};
 use weft_transport::alone::alone;
 use weft_transport::tasks::Tasks;
 
-use super::body::{Outgoing, OutgoingBody, RequestBody};
-use super::interim::Interims;
 use crate::failure::{Failure, Reason};
 use crate::http::upload::ReplayMemory;
 use crate::limits;
-use crate::outside::{Link, Speaks};
+use crate::outside::{Link, Speaks, watch};
 use crate::resilience::destination::{Counts, Event};
 use crate::resilience::limit::Caller;
 use crate::stream::{ApplicationStream, Watch};
+use body::{Outgoing, OutgoingBody, RequestBody};
 use greeting::{Greeted, Greeting};
 use habits::Habits;
 use idle::{Fit, IdleConnections};
+use interim::Interims;
 use lost::{Fate, Lost, UnprocessedReason, exchange_failure, stream_failure};
 use multiplexed::{KeptBounds, MultiplexedConnections, Next, Opening};
 use places::{Place, Places};
@@ -424,9 +430,7 @@ impl Application {
 
     async fn open(&self, place: Place<Caller>) -> Result<Connection, Failure> {
         let stream = self.link(Speaks::Http1).await?;
-        let watch = stream
-            .watch()
-            .map_err(|error| self.reached.failure(&error))?;
+        let watch = watch(&stream).map_err(|error| self.reached.failure(&error))?;
         let (stream, write_failed) = ReadToEnd::new(stream);
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(limits::HEAD_BYTES_MAX)

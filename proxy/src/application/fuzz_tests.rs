@@ -11,11 +11,11 @@ use tokio::runtime::Runtime;
 use weft_fuzz::Target;
 
 use super::*;
+use crate::application::body::Moved;
+use crate::application::interim;
 use crate::http::reference_tests::{Front, Message, answer as read};
 use crate::http::response::{self, ConnectionReuse};
 use crate::http::upload::ReplayMemory;
-use crate::inbound::body::Moved;
-use crate::inbound::interim;
 
 /// Longer than the sidecar waits for anything here.
 const LONG: Duration = Duration::from_secs(60);

@@ -1,5 +1,5 @@
 //! The content of an answer as it comes: from a peer, or from outside of the mesh. What becomes of it is in
-//! [`super::body`].
+//! [`super::response_body`].
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,9 +8,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use weft_transport::wire::RecvHalf;
 
-use super::body::Pump;
+use super::outside_body::OutsideBody;
 use crate::failure::Failure;
-use crate::outside::OutsideBody;
+use crate::http::body::Pump;
 use crate::transport_failure::stream_failure;
 
 /// The content of an answer, as it comes.

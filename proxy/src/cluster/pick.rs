@@ -19,14 +19,14 @@ use crate::resilience::locality;
 /// Endpoints that were tried for one request, by index. Those beyond 128 are not remembered: with so many,
 /// the next pick is almost surely another one.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct TriedEndpoints {
+pub(crate) struct TriedEndpoints {
     bits: u128,
     last: Option<usize>,
 }
 
 impl TriedEndpoints {
     /// It was tried.
-    pub(super) fn add(&mut self, index: usize) {
+    pub(crate) fn add(&mut self, index: usize) {
         self.last = Some(index);
         self.bits |= u32::try_from(index)
             .ok()
@@ -35,17 +35,17 @@ impl TriedEndpoints {
     }
 
     /// The endpoint that was tried last.
-    pub(super) fn last(self) -> Option<usize> {
+    pub(crate) fn last(self) -> Option<usize> {
         self.last
     }
 
     /// Whether all endpoints of this many were tried.
-    pub(super) fn all(self, count: usize) -> bool {
+    pub(crate) fn all(self, count: usize) -> bool {
         (0..count).all(|index| self.has(index))
     }
 
     /// The same endpoints, if they still exist, by their places in a later snapshot of the cluster.
-    pub(super) fn moved(self, from: &Cluster, to: &Cluster) -> Self {
+    pub(crate) fn moved(self, from: &Cluster, to: &Cluster) -> Self {
         let mut moved = Self::default();
         let place = |old: usize| {
             let place = &from.endpoints.get(old)?.place;
@@ -59,7 +59,7 @@ impl TriedEndpoints {
     }
 
     /// Whether it was tried.
-    pub(super) fn has(self, index: usize) -> bool {
+    pub(crate) fn has(self, index: usize) -> bool {
         u32::try_from(index)
             .ok()
             .and_then(|index| 1_u128.checked_shl(index))
@@ -69,19 +69,19 @@ impl TriedEndpoints {
 
 /// The criteria by which an endpoint is picked.
 #[derive(Clone)]
-pub(super) struct Criteria {
+pub(crate) struct Criteria {
     /// Endpoints to avoid.
-    pub(super) tried: TriedEndpoints,
+    pub(crate) tried: TriedEndpoints,
     /// The number of the request's hash key, if the cluster hashes and the request has one.
-    pub(super) key: Option<u64>,
+    pub(crate) key: Option<u64>,
     /// The endpoint that the request's session names, which it goes to if that is in rotation.
-    pub(super) preferred: Option<usize>,
+    pub(crate) preferred: Option<usize>,
     /// Whether the request may be sent again if it fails: such requests probe endpoints that are out.
-    pub(super) repeatable: bool,
+    pub(crate) repeatable: bool,
 }
 
 /// Picks an endpoint; none if the cluster has no endpoints.
-pub(super) fn pick(
+pub(crate) fn pick(
     cluster: &Cluster,
     criteria: &Criteria,
     now: Instant,
@@ -138,7 +138,7 @@ pub(super) fn pick(
 }
 
 /// Whether an endpoint takes requests: it is in rotation, or so many are out that none is left out.
-pub(super) fn takes(cluster: &Cluster, index: usize, now: Instant) -> bool {
+pub(crate) fn takes(cluster: &Cluster, index: usize, now: Instant) -> bool {
     let endpoint = cluster.endpoints.get(index);
     endpoint.is_some_and(|one| {
         !cluster.may_have_out()
@@ -181,7 +181,7 @@ fn method(cluster: &Cluster, key: Option<u64>) -> Method {
 }
 
 /// The number of the value that a cluster hashes. `source` is that of the caller.
-pub(super) fn key(cluster: &Cluster, headers: &HeaderMap, source: u64) -> Option<u64> {
+pub(crate) fn key(cluster: &Cluster, headers: &HeaderMap, source: u64) -> Option<u64> {
     match &cluster.traffic.balance.algorithm {
         Algorithm::PeakEwma | Algorithm::LeastRequest | Algorithm::RoundRobin => None,
         Algorithm::RingHash(key) | Algorithm::Maglev(key) => match key {

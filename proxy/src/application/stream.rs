@@ -16,13 +16,13 @@ use http::{Request, StatusCode};
 use http_body::Body as _;
 
 use super::answer::{AnswerBody, Answered};
+use super::body::OutgoingBody;
+use super::interim::Interims;
 use super::lost::{Fate, Lost, UnprocessedReason};
 use super::places::Places;
 use super::upload::{Uploading, poll_upload};
 use super::{Leased, no_room};
 use crate::failure::{Failure, Reason};
-use crate::inbound::body::OutgoingBody;
-use crate::inbound::interim::Interims;
 use crate::limits;
 use crate::resilience::limit::Caller;
 

@@ -41,7 +41,7 @@ impl Reached {
         let linked = match self {
             Self::Here(address) => ApplicationStream::connect(address, time)
                 .await
-                .map(Link::Plain),
+                .map(Link::Left),
             // Boxed, because a handshake of TLS is large and rare.
             Self::Outside(way) => Box::pin(way.connect(speaks)).await,
         };
