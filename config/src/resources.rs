@@ -54,7 +54,7 @@ pub use route::{
     UrlRewriteSpec,
 };
 pub(crate) use route::{compiled_filters, is_core};
-pub use service::{Callers, ServicePort, ServiceSpec};
+pub use service::{Callers, MutualTls, ServicePort, ServiceSpec};
 pub use set::Set;
 #[cfg(test)]
 pub(crate) use traffic::WHOLE as WHOLE_TRAFFIC_POLICY;

@@ -10,13 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use weft_transport::wire::{Reason, ReceiveError, RecvHalf, SendError, SendHalf};
 
 use crate::idle::{Expired, Idle, while_moving};
 use crate::limits;
 use crate::metrics::{Direction, TunnelSeries};
-use crate::outside::Link;
 use crate::stream::ApplicationStream;
 
 /// Bytes that a tunnel carries, counted while it runs: tunnels live for hours.
@@ -147,11 +146,12 @@ pub(crate) async fn tunnel(
     outcome
 }
 
-/// The same for a connection that leads out of the mesh.
+/// The same for a connection that is no exchange of the mesh: one that leads out of it, or one of a caller
+/// without mutual TLS.
 pub(crate) async fn splice(
     application: &ApplicationStream,
     first: BytesMut,
-    link: Link,
+    link: impl AsyncRead + AsyncWrite + Unpin,
     idle: Duration,
     carried: &Carried,
 ) -> Result<(), TunnelError> {

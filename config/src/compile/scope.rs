@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::fit::{Fitted, fit};
 use super::{Endpoints, Plan, Sidecar};
-use crate::table::{Ban, Concurrency, Features, Forbidden, Schema, ServiceName, Table};
+use crate::table::{
+    Authorization, Ban, Concurrency, Features, Forbidden, Schema, ServiceName, Table,
+};
 
 /// All that a sidecar's table depends on, beside its plan and the endpoints. Services are positions in the
 /// order of the plan's services, so a scope is valid only with the plan from which it was made.
@@ -147,7 +149,11 @@ impl Plan {
                     port.routes.clear();
                 }
             }
-            service.authorization = decides.then(|| compiled.authorization.clone());
+            service.authorization = decides.then(|| Authorization {
+                // Such callers come to the sidecars that serve; no route leads them there.
+                plaintext: compiled.authorization.plaintext && serves,
+                ..compiled.authorization.clone()
+            });
             services.insert(name.clone(), Arc::new(service));
         }
         let session_keys = self.session_secrets.keys_of(&services);

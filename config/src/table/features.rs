@@ -45,6 +45,8 @@ pub enum Feature {
     /// Services outside of the mesh ([`super::External`]), and what becomes of requests for names that are
     /// none ([`super::Egress`]).
     ExternalServices,
+    /// Callers that prove no identity ([`super::Authorization::plaintext`]).
+    Plaintext,
 }
 
 /// The description of a [`Feature`].
@@ -77,7 +79,7 @@ pub enum Loss {
 
 impl Feature {
     /// Every feature that this build knows.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Bans,
         Self::Absence,
         Self::RouteOnly,
@@ -92,6 +94,7 @@ impl Feature {
         Self::EndpointDetails,
         Self::Sessions,
         Self::ExternalServices,
+        Self::Plaintext,
     ];
 
     /// Its description.
@@ -179,6 +182,12 @@ impl Feature {
                 name: "external-services",
                 since: "0.1.0",
                 without: "no ExternalService, and no name outside of the mesh",
+                loss: Loss::Requests,
+            },
+            Self::Plaintext => AboutFeature {
+                name: "plaintext",
+                since: "0.1.0",
+                without: "a service that takes no callers without mutual TLS",
                 loss: Loss::Requests,
             },
         }

@@ -7,6 +7,7 @@
 pub(crate) mod application;
 pub(crate) mod authorise;
 pub(crate) mod body;
+pub(crate) mod callers;
 mod declared;
 mod interim;
 mod pace;
@@ -17,7 +18,7 @@ mod tunnel;
 pub(crate) use declared::declare;
 #[cfg(test)]
 pub(crate) use request::prepare;
-pub(crate) use request::shape;
+pub(crate) use request::{expired, shape, unanswered, while_wanted};
 pub(crate) use tunnel::tunnel_failure;
 
 use std::future::Future;
@@ -46,7 +47,7 @@ use crate::resilience::overload::classes::Class;
 use crate::worker::Worker;
 use application::{Application, Reached};
 use authorise::{Call, Permit, authorise};
-use served::{InFlight, ServedService};
+use served::{InFlight, Rated, ServedService};
 use weft_transport::locks::lock;
 
 /// The serving side of one worker.
@@ -200,11 +201,14 @@ fn guarded(worker: &Worker, peer: &Peer, what: Guarded) {
 }
 
 /// A call that may be delivered, with all that is needed to decide again.
-struct Admitted {
-    permit: Permit,
-    application: Arc<Application>,
+pub(crate) struct Admitted {
+    /// The right to deliver it.
+    pub(crate) permit: Permit,
+    /// Where to.
+    pub(crate) application: Arc<Application>,
     parent: Option<ServiceName>,
-    in_flight: InFlight,
+    /// Its place among the calls under way.
+    pub(crate) in_flight: InFlight,
 }
 
 impl Inbound {
@@ -225,6 +229,11 @@ impl Inbound {
             worker,
             applications,
         }
+    }
+
+    /// The worker.
+    pub(crate) fn worker(&self) -> &Arc<Worker> {
+        &self.worker
     }
 
     /// The connections to the applications, to be swept.
@@ -254,9 +263,10 @@ impl Peer {
             return Arc::clone(found);
         }
         let worker = &self.inbound.worker;
-        let fresh = worker
-            .shard
-            .requests(worker.arriving(self.id.id(), &self.service, service));
+        let fresh =
+            worker
+                .shard
+                .requests(worker.arriving(self.id.id().as_str(), &self.service, service));
         counted.push(Arc::clone(&fresh));
         fresh
     }
@@ -274,6 +284,81 @@ impl Peer {
         callers[place].get_or_insert_with(find).clone()
     }
 
+    /// Decides on a call and counts the decision.
+    fn admit(
+        &self,
+        directory: &Directory,
+        service: &Arc<ServedService>,
+        head: &http::request::Parts,
+        now: Instant,
+    ) -> Result<Admitted, Failure> {
+        let parent = served::parent(head)?;
+        let caller = self.caller_of(service);
+        let who = Who {
+            identity: Some(self.id.id()),
+            rated: Rated::Identity(self.id.id().as_str()),
+            caller: &caller,
+        };
+        self.inbound
+            .admit(directory, service, head, (who, parent), now)
+    }
+}
+
+/// Who makes a call.
+#[derive(Clone, Copy)]
+pub(crate) struct Who<'a> {
+    /// The proven identity; none of a caller without mutual TLS.
+    pub(crate) identity: Option<&'a SpiffeId>,
+    /// By what its rate is limited.
+    pub(crate) rated: Rated<'a>,
+    /// By what its share is.
+    pub(crate) caller: &'a Caller,
+}
+
+impl Inbound {
+    /// Decides on a call and counts the decision. `parent` is the service that was addressed, as the caller
+    /// states it, if a route led here.
+    pub(crate) fn admit(
+        &self,
+        directory: &Directory,
+        service: &Arc<ServedService>,
+        head: &http::request::Parts,
+        (who, parent): (Who<'_>, Option<ServiceName>),
+        now: Instant,
+    ) -> Result<Admitted, Failure> {
+        let request =
+            (head.method != http::Method::CONNECT).then(|| (head.method.as_str(), head.uri.path()));
+        let call = Call {
+            caller: who.identity,
+            parent: parent.as_ref(),
+            request,
+        };
+        let verdict = authorise(directory.table.as_deref(), service, &call);
+        let shard = &self.worker.shard;
+        for policy in verdict.audited {
+            shard.decision(Decision::Audit, policy);
+        }
+        shard.decision(
+            if verdict.outcome.is_ok() {
+                Decision::Allow
+            } else {
+                Decision::Deny
+            },
+            verdict.policy.unwrap_or(""),
+        );
+        let permit = verdict.outcome?;
+        let application = self
+            .application(permit.service())
+            .ok_or_else(|| Failure::new(Reason::Internal, "no application for a served service"))?;
+        let in_flight = self.start(directory, service, head, who, now)?;
+        Ok(Admitted {
+            permit,
+            application,
+            parent,
+            in_flight,
+        })
+    }
+
     /// Counts one more call under way, unless the limits of its service refuse it. Rates come first: calls
     /// that a rate refuses were never under way.
     fn start(
@@ -281,18 +366,18 @@ impl Peer {
         directory: &Directory,
         service: &Arc<ServedService>,
         head: &http::request::Parts,
+        who: Who<'_>,
         now: Instant,
     ) -> Result<InFlight, Failure> {
         let is_request = head.method != http::Method::CONNECT;
         let max = if is_request {
-            self.inbound.worker.shared.in_flight_max
+            self.worker.shared.in_flight_max
         } else {
             limits::INBOUND_TUNNELS_MAX
         };
         let max = u32::try_from(max).unwrap_or(u32::MAX);
-        let caller = self.caller_of(service);
         let mut ask = Ask {
-            caller: &caller,
+            caller: who.caller,
             priority: Priority::Normal,
             class: is_request.then(|| {
                 Class::of(
@@ -307,53 +392,10 @@ impl Peer {
             let limits = Limits::of(&table::Concurrency::default(), max, is_request);
             return service.start(&limits, &ask);
         };
-        service.take_rate(self.id.id().as_str(), &port.traffic)?;
+        service.take_rate(who.rated, &port.traffic)?;
         let policy = &port.traffic.concurrency;
         ask.priority = priority(head, policy)?;
         service.start(&Limits::of(policy, max, is_request), &ask)
-    }
-
-    /// Decides on a call and counts the decision.
-    fn admit(
-        &self,
-        directory: &Directory,
-        service: &Arc<ServedService>,
-        head: &http::request::Parts,
-        now: Instant,
-    ) -> Result<Admitted, Failure> {
-        let parent = served::parent(head)?;
-        let request =
-            (head.method != http::Method::CONNECT).then(|| (head.method.as_str(), head.uri.path()));
-        let call = Call {
-            caller: self.id.id(),
-            parent: parent.as_ref(),
-            request,
-        };
-        let verdict = authorise(directory.table.as_deref(), service, &call);
-        let shard = &self.inbound.worker.shard;
-        for policy in verdict.audited {
-            shard.decision(Decision::Audit, policy);
-        }
-        shard.decision(
-            if verdict.outcome.is_ok() {
-                Decision::Allow
-            } else {
-                Decision::Deny
-            },
-            verdict.policy.unwrap_or(""),
-        );
-        let permit = verdict.outcome?;
-        let application = self
-            .inbound
-            .application(permit.service())
-            .ok_or_else(|| Failure::new(Reason::Internal, "no application for a served service"))?;
-        let in_flight = self.start(directory, service, head, now)?;
-        Ok(Admitted {
-            permit,
-            application,
-            parent,
-            in_flight,
-        })
     }
 }
 
@@ -405,7 +447,7 @@ async fn while_allowed<F: Future>(
                     return Ok(work.await);
                 }
                 let directory = Arc::clone(&policy.borrow_and_update());
-                let call = Call { caller, parent, request };
+                let call = Call { caller: Some(caller), parent, request };
                 authorise(directory.table.as_deref(), service, &call).outcome?;
             }
         }

@@ -254,7 +254,7 @@ impl Explanation {
         let has_requests = port.is_none_or(|port| port.protocol.has_requests());
         let parent = (backend.service != *question.service).then_some(question.service);
         let call = Call {
-            caller: question.caller,
+            caller: Some(question.caller),
             parent,
             request: has_requests.then_some((question.head.method.as_str(), path)),
         };

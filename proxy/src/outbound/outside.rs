@@ -238,7 +238,7 @@ fn permit(worker: &Worker, route: &Route, head: Option<&Parts>) -> Result<(), Fa
         .filter(|head| head.method != Method::CONNECT)
         .map(|head| (head.method.as_str(), head.uri.path()));
     let call = Call {
-        caller: &worker.shared.identity,
+        caller: Some(&worker.shared.identity),
         parent: None,
         request,
     };

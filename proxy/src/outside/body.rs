@@ -1,6 +1,7 @@
 //! An answer from outside of the mesh on its way to the application, with the rest of the request that may
 //! still be under way. Its connection is used again once all of it was read.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,7 +28,12 @@ pub(crate) struct OutsideBody {
     /// The answer has no content, whatever comes.
     bodiless: bool,
     afterwards: ConnectionReuse,
+    /// What ends it before its time.
+    ended: Option<Ended>,
 }
+
+/// Done when an answer has to end, with the reason. It also holds what is held until then.
+pub(crate) type Ended = Pin<Box<dyn Future<Output = Failure> + Send>>;
 
 impl OutsideBody {
     /// The body of an answer whose head was checked, with this result.
@@ -45,7 +51,14 @@ impl OutsideBody {
             lease: Some(lease),
             bodiless,
             afterwards,
+            ended: None,
         }
+    }
+
+    /// Ends when this is done, if it has not ended before.
+    pub(crate) fn until(mut self, ended: Ended) -> Self {
+        self.ended = Some(ended);
+        self
     }
 
     /// Bytes of the request that were handed on.
@@ -71,6 +84,12 @@ impl Body for OutsideBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let this = self.get_mut();
+        if let Some(ended) = &mut this.ended
+            && let Poll::Ready(failure) = ended.as_mut().poll(cx)
+        {
+            (this.ended, this.lease) = (None, None);
+            return Poll::Ready(Some(Err(failure)));
+        }
         if let Err(failure) = poll_upload(&mut this.upload, cx) {
             this.lease = None;
             return Poll::Ready(Some(Err(failure)));

@@ -29,7 +29,7 @@ use crate::stream::ApplicationStream;
 use tls::Tls;
 use weft_transport::tasks::Tasks;
 
-pub(crate) use body::OutsideBody;
+pub(crate) use body::{Ended, OutsideBody};
 pub(crate) use link::Link;
 
 /// A service outside of the mesh, as the table says it.

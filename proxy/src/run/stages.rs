@@ -19,7 +19,7 @@ use axum::Router;
 use rand::RngExt;
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use weft_config::settings::ProxySettings;
+use weft_config::settings::{LocalAddress, ProxySettings};
 use weft_transport::credentials::{Credentials, Svid};
 use weft_transport::endpoint::{Epoch, MeshSettings, MeshTls, Reading, StartError, Workers};
 use weft_transport::private_socket::{Opening, PrivateSocket, SocketPlace};
@@ -28,6 +28,7 @@ use weft_transport::vital;
 use weft_transport::wire::Port;
 
 use super::admin::{self, At};
+use super::bind::LeadsTo;
 use super::mesh_port::{self, Carrier};
 use super::running::{Serving, Signals};
 use super::thread::{self, Plan};
@@ -60,10 +61,20 @@ struct StageContext {
     svid: Arc<Svid>,
 }
 
-/// A listener of the application.
+/// A listener of the application, or for calls to it without mutual TLS.
 struct Listener {
-    leads_to: Destination,
+    leads_to: LeadsTo,
     bound: bind::Bound,
+}
+
+impl Listener {
+    /// Its address and destination, if it is one of the application.
+    fn of_application(&self) -> Option<(LocalAddress, Destination)> {
+        match &self.leads_to {
+            LeadsTo::Mesh(destination) => Some((self.bound.address.clone(), destination.clone())),
+            LeadsTo::Application(_) => None,
+        }
+    }
 }
 
 /// The mesh port.
@@ -174,6 +185,20 @@ impl Bound {
             let workers = usize::from(workers.get());
             let bound = bind::outbound(&listener.listen, number, workers, offered.as_mut())?;
             let leads_to = destination(&listener.target, &namespace, bound.port())?;
+            let leads_to = LeadsTo::Mesh(leads_to);
+            listeners.push(Listener { leads_to, bound });
+        }
+        let inbound = settings.inbound.iter().flat_map(|one| &one.services);
+        for (service, served) in inbound.zip(&services) {
+            let Some(listen) = service.plaintext else {
+                continue;
+            };
+            let workers = usize::from(workers.get());
+            let bound = bind::plaintext(listen, workers, offered.as_mut())?;
+            if let LocalAddress::Tcp(address) = &bound.address {
+                served.plaintext.listen_at(*address);
+            }
+            let leads_to = LeadsTo::Application(Arc::clone(served));
             listeners.push(Listener { leads_to, bound });
         }
         let admin = admin::Bound::bind(&settings.admin, offered.as_mut())?;
@@ -341,10 +366,12 @@ impl Built {
             shards.push(shard);
             workers.push(over);
         }
-        let of_listener = |one: &Listener| (one.bound.address.clone(), one.leads_to.clone());
         let listening = Listening {
             mesh: settings.inbound.is_some().then_some(mesh.address),
-            outbound: listeners.iter().map(of_listener).collect(),
+            outbound: listeners
+                .iter()
+                .filter_map(Listener::of_application)
+                .collect(),
         };
         let state = Arc::new(State::new(
             given.credentials.clone(),
@@ -433,7 +460,10 @@ impl Confirmed {
             state,
             control: given.control,
             drain: given.settings.drain,
-            outbound: listeners.into_iter().map(|one| one.bound.address).collect(),
+            outbound: listeners
+                .iter()
+                .filter_map(|one| Some(one.of_application()?.0))
+                .collect(),
             mesh,
             admin: admin.address,
             signals,
