@@ -164,3 +164,109 @@ fn a_restriction_that_has_no_place_closes_the_mesh() {
         assert!(imported.findings.has_errors());
     }
 }
+
+#[test]
+fn a_permissive_peer_authentication_opens_the_services_that_it_selects_and_no_others() {
+    let peers = |list: &[(&str, &str, &str)]| {
+        let texts = list.iter().enumerate().map(|(number, (namespace, labels, spec))| {
+            let selector = match *labels {
+                "" => String::new(),
+                app => format!("selector: {{ matchLabels: {{ app: {app} }} }}, "),
+            };
+            format!(
+                "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{ name: p{number}, namespace: {namespace} }}\nspec: {{ {selector}{spec} }}\n"
+            )
+        });
+        imported(From::Istio, &texts.collect::<Vec<_>>().join("---\n"))
+    };
+    let open = |imported: &Imported| {
+        let services = of_kind(imported, "Service").into_iter();
+        let open = services.filter(|one| one["spec"]["mutualTls"] == "Permissive");
+        let names = open.map(|one| one["metadata"]["name"].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>().join(" ")
+    };
+    let (permissive, strict) = ("mtls: { mode: PERMISSIVE }", "mtls: { mode: STRICT }");
+    let all = "reviews ratings db";
+    for (list, expected) in [
+        (&[("shop", "", permissive)][..], all),
+        (&[("istio-system", "", permissive)], all),
+        (
+            &[("istio-system", "", permissive), ("shop", "", strict)],
+            "",
+        ),
+        (
+            &[("istio-system", "", strict), ("shop", "", permissive)],
+            all,
+        ),
+        (&[("shop", "reviews", permissive)], "reviews"),
+        (
+            &[("shop", "", permissive), ("shop", "db", strict)],
+            "reviews ratings",
+        ),
+        (
+            &[
+                ("shop", "", permissive),
+                ("shop", "db", "mtls: { mode: UNSET }"),
+            ],
+            all,
+        ),
+        (&[("other", "", permissive)], ""),
+        (&[("shop", "", "mtls: { mode: DISABLE }")], ""),
+        // It cannot be told, so they stay closed.
+        (&[("shop", "", permissive), ("shop", "", strict)], ""),
+        (
+            &[(
+                "shop",
+                "reviews",
+                "mtls: { mode: PERMISSIVE }, portLevelMtls: { 9080: { mode: STRICT } }",
+            )],
+            "",
+        ),
+    ] {
+        let imported = peers(list);
+        assert_eq!(open(&imported), expected, "{list:?}");
+        let is_permissive = |(_, _, spec): &(&str, &str, &str)| *spec == permissive;
+        if expected.is_empty() && list.len() == 1 && list.iter().any(is_permissive) {
+            has(&errors(&imported), "spec.mtls", "is about no Service");
+        }
+    }
+    let imported = peers(&[("shop", "reviews", permissive)]);
+    assert!(errors(&imported).is_empty(), "{:?}", errors(&imported));
+    let told = &imported.findings.listed;
+    assert!(
+        told.iter()
+            .any(|one| one.message == "is mutualTls: Permissive of reviews.shop")
+    );
+}
+
+#[test]
+fn a_service_that_a_policy_opens_to_every_identity_stays_closed_to_callers_without_one() {
+    let text = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: { name: p, namespace: shop }\nspec: { mtls: { mode: PERMISSIVE } }\n---\n";
+    let policy = |from: &str| {
+        let text = format!(
+            "{text}apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{ name: a, namespace: shop }}\nspec: {{ selector: {{ matchLabels: {{ app: reviews }} }}, rules: [ {{ {from} }} ] }}\n"
+        );
+        let imported = imported(From::Istio, &text);
+        let services = of_kind(&imported, "Service");
+        let reviews = services
+            .iter()
+            .find(|one| one["metadata"]["name"] == "reviews");
+        let is_open = reviews.unwrap()["spec"]["mutualTls"] == "Permissive";
+        (is_open, errors(&imported))
+    };
+    let (open, found) = policy("from: [ { source: { principals: [ '*' ] } } ]");
+    assert!(!open);
+    has(
+        &found,
+        "spec.mutualTls",
+        "AuthorizationPolicy/shop/a allows every identity",
+    );
+    for from in [
+        "",
+        "from: [ { source: { principals: [ c/ns/shop/sa/frontend ] } } ]",
+    ] {
+        let (open, found) = policy(from);
+        assert!(open, "{from}");
+        assert!(found.is_empty(), "{found:?}");
+    }
+}

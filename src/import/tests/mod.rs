@@ -170,9 +170,14 @@ fn nothing_that_a_file_says_makes_it_panic() {
             &["selector", "rules", "action", "targetRefs"],
         ),
         (
+            "networking.istio.io/v1",
+            "ServiceEntry",
+            &["hosts", "ports", "endpoints", "resolution", "location"],
+        ),
+        (
             "security.istio.io/v1",
             "PeerAuthentication",
-            &["mtls", "portLevelMtls"],
+            &["selector", "mtls", "portLevelMtls"],
         ),
         (
             "linkerd.io/v1alpha2",
