@@ -439,3 +439,18 @@ fn odd_clients_of_the_plaintext_listener_harm_none() {
     load.finish_after(100).expect_all_good(100);
     shop.expect_unharmed();
 }
+
+#[test]
+fn a_process_that_takes_over_has_the_plaintext_listener_and_no_caller_notices() {
+    let mesh = Mesh::start();
+    let origin = Origin::echo(mesh.address(), "orders");
+    let setting = "takeover_socket: takeover.sock";
+    let (mut shop, plaintext) = moving_with(mesh, "http", origin.address, setting);
+    shop.mesh.apply(&orders("http", "Permissive"));
+    let load = Load::start(plaintext, "/plain", 3, Duration::from_millis(10));
+    let mut old = shop.orders.take_over();
+    assert!(old.wait_exit(Duration::from_secs(40)).success());
+    load.finish_after(200).expect_all_good(200);
+    assert_eq!(shown(&shop.orders)["mutual_tls"], "Permissive");
+    shop.expect_unharmed();
+}
