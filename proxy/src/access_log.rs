@@ -276,7 +276,7 @@ impl<'a> Json<'a> {
             bytes_in: record.sent,
             bytes_out: record.received,
             source: principal(&labels.source_principal),
-            source_address: record.source,
+            source_address: record.counted.source,
             destination: name(&labels.destination_service),
             destination_principal: principal(&labels.destination_principal),
             route: name(&labels.route),

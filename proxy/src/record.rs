@@ -7,7 +7,6 @@
 
 pub(crate) mod attempt;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,8 +31,6 @@ pub(crate) struct Record {
     observers: Arc<Observers>,
     /// When its head was complete.
     pub(crate) started: Instant,
-    /// The address of a caller that proved no identity.
-    pub(crate) source: Option<IpAddr>,
     /// Its method.
     pub(crate) method: Method,
     /// Its target.
@@ -140,7 +137,6 @@ impl Record {
             counted,
             observers,
             started,
-            source: None,
             method: head.method.clone(),
             uri: head.uri.clone(),
             request_id,

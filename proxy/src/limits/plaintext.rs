@@ -12,8 +12,8 @@ pub const PLAINTEXT_CONNECTIONS: Bounds = Bounds {
     each: 1024,
 };
 
-/// Connections that one listener of a worker accepts at once: more than have places, so that a new one is there
-/// to take the place of an old one.
+/// Connections that one listener of a worker accepts at once: more than have places, so that a new one is
+/// there to take the place of an old one.
 pub const PLAINTEXT_ROOM: usize = PLAINTEXT_CONNECTIONS.places + 16;
 
 /// Addresses of such callers that are remembered for one service, with 100 bytes each: more are left only at
@@ -23,6 +23,6 @@ pub const PLAINTEXT_CALLERS_KEPT: usize = 256;
 /// A caller that was not seen for this long is not counted as one that is left. It covers what runs hourly.
 pub const PLAINTEXT_RECENT: Duration = Duration::from_secs(3600);
 
-/// How long a connection may take to end once its service is Strict: the calls on it are refused or broken off
-/// at once, and what is left is to write that.
+/// How long a connection may take to end once its service is Strict: the calls on it are refused or broken
+/// off at once, and what is left is to write that.
 pub const PLAINTEXT_ENDS_WITHIN: Duration = Duration::from_secs(2);

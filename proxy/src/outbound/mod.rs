@@ -37,7 +37,6 @@ mod tunnel;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -93,8 +92,8 @@ pub(crate) trait Requests: Clone + Send + Unpin + 'static {
     /// Cancelled when it shall end if it is idle, too.
     fn rest(&self) -> &CancellationToken;
 
-    /// Where requests are counted that cannot be read, and the address of the client if logs name it.
-    fn unread(&self) -> (&Arc<Counted>, Option<IpAddr>);
+    /// Where requests are counted that cannot be read.
+    fn unread(&self) -> &Arc<Counted>;
 
     /// Serves one request; the response streams after this returns.
     fn serve(
@@ -116,8 +115,8 @@ impl Requests for Client {
         &self.listener.worker.rest
     }
 
-    fn unread(&self) -> (&Arc<Counted>, Option<IpAddr>) {
-        (&self.listener.worker.unrouted, None)
+    fn unread(&self) -> &Arc<Counted> {
+        &self.listener.worker.unrouted
     }
 
     fn serve(

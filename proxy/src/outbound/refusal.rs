@@ -33,10 +33,9 @@ pub(crate) async fn refuse(
     let worker = client.worker();
     let id = request_id::make(rand::RngExt::random(&mut *lock(&worker.random)));
     let head = guess(unread);
-    let (counted, source) = client.unread();
-    let (counted, observers) = (Arc::clone(counted), Arc::clone(&worker.observers));
+    let counted = Arc::clone(client.unread());
+    let observers = Arc::clone(&worker.observers);
     let mut record = Record::new(counted, observers, Instant::now(), &head, Some(id.clone()));
-    record.source = source;
     let bodiless = head.method == Method::HEAD;
     let (response, text) = answer::answer(&failure, false, bodiless, Some(&id));
     record.status = response.status().as_u16();

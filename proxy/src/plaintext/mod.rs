@@ -56,7 +56,9 @@ struct Client(Arc<Of>);
 
 struct Of {
     listener: Arc<Listener>,
-    address: IpAddr,
+    /// As those of the listener, with its address for the log.
+    requests: Arc<Counted>,
+    tunnels: Arc<Counted>,
     /// The address as limits count it, as text.
     source: String,
     caller: Caller,
@@ -89,7 +91,8 @@ impl Listener {
         Client(Arc::new(Of {
             finish: worker.finish.child_token(),
             rest: worker.rest.child_token(),
-            address,
+            requests: Arc::new(self.requests.of_source(address)),
+            tunnels: Arc::new(self.tunnels.of_source(address)),
             source: source.to_string(),
             caller: self.service.concurrency.caller_at(source),
             seen,
@@ -118,8 +121,8 @@ impl Requests for Client {
         &self.0.rest
     }
 
-    fn unread(&self) -> (&Arc<Counted>, Option<IpAddr>) {
-        (&self.0.listener.requests, Some(self.0.address))
+    fn unread(&self) -> &Arc<Counted> {
+        &self.0.requests
     }
 
     fn serve(
@@ -242,8 +245,8 @@ async fn by_protocol(client: Client, stream: ApplicationStream) {
     }
 }
 
-/// Done when the policies allow a call no more, with the reason: each new table is asked. `directory` has seen
-/// the one by which the call was allowed.
+/// Done when the policies allow a call no more, with the reason: each new table is asked. `directory` has
+/// seen the one by which the call was allowed.
 async fn disallowed(
     mut directory: watch::Receiver<Arc<Directory>>,
     service: Arc<ServedService>,

@@ -50,10 +50,9 @@ pub(super) async fn serve(
     let id = request_id::ensure(&mut head.headers, || {
         rand::RngExt::random(&mut *lock(&worker.random))
     });
-    let counted = Arc::clone(&client.0.listener.requests);
+    let counted = Arc::clone(&client.0.requests);
     let observers = Arc::clone(&worker.observers);
     let mut record = Record::new(counted, observers, started, &head, Some(id));
-    record.source = Some(client.0.address);
     // Boxed, because hyper reserves space for this future for as long as it serves.
     match Box::pin(exchange(&client, head, body, grpc, &mut record)).await {
         Ok(passed) => Ok(relay(passed, record, version)),

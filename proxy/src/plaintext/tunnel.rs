@@ -29,9 +29,8 @@ pub(super) async fn serve(client: &Client, mut stream: ApplicationStream) {
     let mut head = Request::new(()).into_parts().0;
     head.method = Method::CONNECT;
     head.uri = Uri::try_from(&*listener.service.label).unwrap_or_default();
-    let (counted, observers) = (Arc::clone(&listener.tunnels), Arc::clone(&worker.observers));
+    let (counted, observers) = (Arc::clone(&client.0.tunnels), Arc::clone(&worker.observers));
     let mut record = Record::new(counted, observers, started, &head, None);
-    record.source = Some(client.0.address);
     record.revision = directory.revision();
     let opened = open(client, &directory, &head, started).await;
     // Not kept while the connection lives.

@@ -55,8 +55,9 @@ struct Adaptive {
     callers: u32,
 }
 
-/// One caller of a service, whatever connection it uses: the same identity is the same caller, and without one
-/// the same source address. It counts the requests that it has under way. It is remembered while one of its connections refers to it.
+/// One caller of a service, whatever connection it uses: the same identity is the same caller, and without
+/// one the same source address. It counts the requests that it has under way. It is remembered while one of
+/// its connections refers to it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Caller(Arc<Load>);
 

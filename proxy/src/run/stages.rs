@@ -19,7 +19,7 @@ use axum::Router;
 use rand::RngExt;
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use weft_config::settings::{LocalAddress, ProxySettings};
+use weft_config::settings::ProxySettings;
 use weft_transport::credentials::{Credentials, Svid};
 use weft_transport::endpoint::{Epoch, MeshSettings, MeshTls, Reading, StartError, Workers};
 use weft_transport::private_socket::{Opening, PrivateSocket, SocketPlace};
@@ -28,13 +28,11 @@ use weft_transport::vital;
 use weft_transport::wire::Port;
 
 use super::admin::{self, At};
-use super::bind::LeadsTo;
+use super::listeners::{self, Listener};
 use super::mesh_port::{self, Carrier};
 use super::running::{Serving, Signals};
 use super::thread::{self, Plan};
-use super::{
-    ControlPlane, Process, RunError, Running, bind, destination, random, reset_key, served, table,
-};
+use super::{ControlPlane, Process, RunError, Running, random, reset_key, served, table};
 use crate::access_log::Writer;
 use crate::admin::outlook::Listening;
 use crate::admin::server::{Endpoint, Servers};
@@ -42,7 +40,6 @@ use crate::admin::{self as routes, State};
 use crate::health;
 use crate::inbound::served::{Served, ServedService};
 use crate::metrics::Shard;
-use crate::outbound::route::Destination;
 use crate::record::Observers;
 use crate::resilience::destination::Destinations;
 use crate::resilience::rate::NamedRates;
@@ -59,22 +56,6 @@ struct StageContext {
     process: Option<Arc<dyn Process>>,
     /// The certificate with which it started.
     svid: Arc<Svid>,
-}
-
-/// A listener of the application, or for calls to it without mutual TLS.
-struct Listener {
-    leads_to: LeadsTo,
-    bound: bind::Bound,
-}
-
-impl Listener {
-    /// Its address and destination, if it is one of the application.
-    fn of_application(&self) -> Option<(LocalAddress, Destination)> {
-        match &self.leads_to {
-            LeadsTo::Mesh(destination) => Some((self.bound.address.clone(), destination.clone())),
-            LeadsTo::Application(_) => None,
-        }
-    }
 }
 
 /// The mesh port.
@@ -180,27 +161,9 @@ impl Bound {
         let inherited = offered.as_mut().and_then(|offered| offered.mesh.take());
         let ports = mesh_port::ports(carrier, &mesh_settings, svid.id(), inherited)?;
         let mesh = Mesh::of(ports, &mesh_settings, settings.inbound.is_some())?;
-        let mut listeners = Vec::new();
-        for (number, listener) in settings.outbound.iter().enumerate() {
-            let workers = usize::from(workers.get());
-            let bound = bind::outbound(&listener.listen, number, workers, offered.as_mut())?;
-            let leads_to = destination(&listener.target, &namespace, bound.port())?;
-            let leads_to = LeadsTo::Mesh(leads_to);
-            listeners.push(Listener { leads_to, bound });
-        }
-        let inbound = settings.inbound.iter().flat_map(|one| &one.services);
-        for (service, served) in inbound.zip(&services) {
-            let Some(listen) = service.plaintext else {
-                continue;
-            };
-            let workers = usize::from(workers.get());
-            let bound = bind::plaintext(listen, workers, offered.as_mut())?;
-            if let LocalAddress::Tcp(address) = &bound.address {
-                served.plaintext.listen_at(*address);
-            }
-            let leads_to = LeadsTo::Application(Arc::clone(served));
-            listeners.push(Listener { leads_to, bound });
-        }
+        let workers = usize::from(workers.get());
+        let offers = offered.as_mut();
+        let listeners = listeners::all(&settings, &namespace, &services, workers, offers)?;
         let admin = admin::Bound::bind(&settings.admin, offered.as_mut())?;
         // This closes the sockets that the settings no longer name.
         drop(offered);

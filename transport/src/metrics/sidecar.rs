@@ -190,9 +190,9 @@ catalogue! {
     APPLICATION_CHECKS = Counter("weft_application_checks_total", Things).by(OF_SERVICE, &[
         Label::one_of("result", &["passed", "refused", "late", "status", "not_serving", "broken"])
     ]);
-    /// Connections that came without mutual TLS to a served service with `plaintext_listen`: taken, or refused
-    /// because the Service is Strict or no table names it. crowded: of those taken, how many had to end
-    /// because their address, or all together, had as many as they may have.
+    /// Connections that came without mutual TLS to a served service with `plaintext_listen`: taken, or
+    /// refused because the Service is Strict or no table names it. crowded: of those taken, how many had to
+    /// end because their address, or all together, had as many as they may have.
     PLAINTEXT_CONNECTIONS = Counter("weft_inbound_plaintext_connections_total", Things).by(OF_SERVICE, &[
         Label::one_of("result", &["taken", "refused", "crowded"])
     ]);
