@@ -154,6 +154,7 @@ impl Plan {
                     },
                     authorization: Authorization {
                         path_case: spec.path_case,
+                        plaintext: !spec.mutual_tls.is_strict(),
                         ..Authorization::new(mesh_default, Vec::new())
                     },
                     identities: spec.identities.clone().unwrap_or_else(own),

@@ -53,7 +53,7 @@ pub use route::{
     TcpRouteRule, UrlRewriteSpec,
 };
 pub(crate) use route::{compiled_filters, is_core};
-pub use service::{Callers, ServicePort, ServiceSpec};
+pub use service::{Callers, MutualTls, ServicePort, ServiceSpec};
 pub use set::Set;
 #[cfg(test)]
 pub(crate) use traffic::WHOLE as WHOLE_TRAFFIC_POLICY;

@@ -377,16 +377,21 @@ pub struct Authorization {
     /// How its application takes the case of paths.
     #[serde(default, skip_serializing_if = "PathCase::is_sensitive")]
     pub path_case: PathCase,
+    /// Whether the rules judge callers that prove no identity, too. Without this all of them are refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plaintext: bool,
 }
 
 impl Authorization {
-    /// These rules, for a case-sensitive application that may be reached in any way.
+    /// These rules, for a case-sensitive application that may be reached in any way by callers that prove
+    /// their identity.
     pub fn new(default: Default, rules: Vec<Rule>) -> Self {
         Self {
             default,
             rules,
             parents: None,
             path_case: PathCase::Sensitive,
+            plaintext: false,
         }
     }
 }

@@ -17,7 +17,9 @@ use weft_transport::identity::{SpiffeId, TrustDomain};
 use crate::findings::{Finding, Findings, Severity};
 use crate::limits;
 use crate::nearest::nearest;
-use crate::resources::{AuthorizationPolicySpec, Key, Kind, Parsed, Resource, ServiceSpec, Set};
+use crate::resources::{
+    AuthorizationPolicySpec, Callers, Key, Kind, Parsed, Resource, ServiceSpec, Set,
+};
 use crate::table::ServiceName;
 
 /// Only identities and services of the control plane live here.
@@ -148,6 +150,11 @@ impl Check<'_> {
     }
 
     fn service(&mut self, key: &Key, spec: &ServiceSpec) {
+        if !spec.mutual_tls.is_strict() && spec.callers == Callers::RouteOnly {
+            let message = "lets in no caller without mutual TLS: no route leads one there, and callers is RouteOnly";
+            let hint = "remove one of the two";
+            self.warning(key, "spec.mutualTls", message, hint);
+        }
         let mut seen = BTreeSet::new();
         for (i, port) in spec.ports.iter().enumerate() {
             if !seen.insert(port.port) {

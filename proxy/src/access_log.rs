@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -160,6 +160,9 @@ struct Json<'a> {
     bytes_in: u64,
     bytes_out: u64,
     source: Cow<'a, str>,
+    /// Of a caller that proved no identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_address: Option<IpAddr>,
     destination: Cow<'a, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     destination_principal: Cow<'a, str>,
@@ -273,6 +276,7 @@ impl<'a> Json<'a> {
             bytes_in: record.sent,
             bytes_out: record.received,
             source: principal(&labels.source_principal),
+            source_address: record.counted.source,
             destination: name(&labels.destination_service),
             destination_principal: principal(&labels.destination_principal),
             route: name(&labels.route),
@@ -327,6 +331,8 @@ mod tests {
             bytes_in: u64::MAX,
             bytes_out: u64::MAX,
             source: field(limits::ACCESS_LOG_PRINCIPAL_BYTES_MAX),
+            // A caller that has one has no principal, which is longer.
+            source_address: None,
             destination: field(limits::ACCESS_LOG_NAME_BYTES_MAX),
             destination_principal: field(limits::ACCESS_LOG_PRINCIPAL_BYTES_MAX),
             route: field(limits::ACCESS_LOG_NAME_BYTES_MAX),

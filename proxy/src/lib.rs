@@ -28,6 +28,7 @@ mod metrics;
 mod other_end;
 mod outbound;
 mod outside;
+mod plaintext;
 mod record;
 mod relay;
 mod resilience;

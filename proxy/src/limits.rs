@@ -3,6 +3,7 @@
 
 mod access_log;
 mod outside;
+mod plaintext;
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use weft_transport::shares::Bounds;
 
 pub use access_log::*;
 pub use outside::*;
+pub use plaintext::*;
 
 /// Bytes of one request or response head on the application's side; more is answered 431.
 /// Envoy's default is 60 KiB and the peer's HTTP/3 side takes 64 KiB.

@@ -10,6 +10,7 @@ mod minute;
 mod parts;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -75,6 +76,8 @@ impl Labels {
 pub(crate) struct Counted {
     pub(crate) labels: Labels,
     pub(crate) series: Series,
+    /// The address of a caller that proved no identity: only logs show it.
+    pub(crate) source: Option<IpAddr>,
     parts: Arc<Parts>,
 }
 
@@ -85,7 +88,16 @@ impl Counted {
         Self {
             labels,
             series,
+            source: self.source,
             parts,
+        }
+    }
+
+    /// The same series, for a caller at that address.
+    pub(crate) fn of_source(&self, source: IpAddr) -> Self {
+        Self {
+            source: Some(source),
+            ..self.named(self.labels.clone())
         }
     }
 }
@@ -238,6 +250,7 @@ impl Shard {
         let series = series(&self.requests, &labels);
         Arc::new(Counted {
             labels,
+            source: None,
             series: Series::Requests(series),
             parts: Arc::clone(&self.parts),
         })
@@ -248,6 +261,7 @@ impl Shard {
         let series = series(&self.tunnels, &labels);
         Arc::new(Counted {
             labels,
+            source: None,
             series: Series::Tunnels(series),
             parts: Arc::clone(&self.parts),
         })

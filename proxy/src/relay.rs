@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use weft_transport::external::TlsClientStream;
 use weft_transport::wire::{Reason as Why, ReceiveError, RecvHalf, SendError, SendHalf};
 
@@ -18,7 +18,6 @@ use crate::failure::{Failure, Reason};
 use crate::idle::{Expired, Idle, while_moving};
 use crate::limits;
 use crate::metrics::{Direction, TunnelSeries};
-use crate::outside::Link;
 use crate::stream::{self, ApplicationStream};
 use crate::transport_failure::{send_failure, stream_failure};
 
@@ -230,11 +229,12 @@ pub(crate) async fn tunnel_secured(
     outcome
 }
 
-/// The same for a connection that leads out of the mesh from here.
+/// The same for a connection that is no exchange of the mesh: one that leads out of it, or one of a caller
+/// without mutual TLS.
 pub(crate) async fn splice(
     application: &ApplicationStream,
     first: BytesMut,
-    link: Link,
+    link: impl AsyncRead + AsyncWrite + Unpin,
     idle: Duration,
     carried: &Carried,
 ) -> Result<(), TunnelError> {

@@ -5,6 +5,7 @@
 
 pub(crate) mod admin;
 mod bind;
+mod listeners;
 mod memory;
 mod mesh_port;
 mod reset_key;

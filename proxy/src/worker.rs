@@ -190,17 +190,17 @@ impl Worker {
         }
     }
 
-    /// Labels of a call that arrives.
+    /// Labels of a call that arrives. A caller that proved no identity has no `principal`.
     pub(crate) fn arriving(
         &self,
-        caller: &SpiffeId,
+        principal: &str,
         source: &Arc<str>,
         service: &Arc<str>,
     ) -> Labels {
         Labels {
             direction: Direction::Inbound,
             source_service: Arc::clone(source),
-            source_principal: Arc::from(caller.as_str()),
+            source_principal: Arc::from(principal),
             destination_service: Arc::clone(service),
             destination_principal: Arc::clone(&self.shared.principal),
             route: Arc::clone(&self.no_service),

@@ -16,6 +16,9 @@ use crate::process;
 /// gets no requests until the time in UNTIL); probing (one request tries it); or observed (a policy only
 /// observes: it would be out). A destination without endpoints has the state none, and why. Each worker of
 /// the sidecar judges for itself.
+///
+/// Beside an application it also shows the services that it serves, and by their addresses the callers that
+/// came to them without mutual TLS.
 #[derive(Debug, Args)]
 pub struct Endpoints {
     /// Only of this destination, such as orders.shop or orders.shop:80
@@ -48,11 +51,11 @@ pub fn run(args: &Endpoints) -> Result<(), Failure> {
         }
     }
     print_or(args.output, &shown, |shown| {
-        let endpoints = table(shown);
-        match served(shown) {
-            Some(served) => format!("{endpoints}\n{served}"),
-            None => endpoints.to_string(),
+        let mut text = table(shown).to_string();
+        for more in [served(shown), plaintext(shown)].into_iter().flatten() {
+            text.push_str(&format!("\n{more}"));
         }
+        text
     })
 }
 
@@ -162,6 +165,54 @@ fn served(shown: &Value) -> Option<Table> {
             plain(&adaptive["limit"]),
             plain(&adaptive["since"]),
         ]);
+    }
+    Some(table)
+}
+
+/// Who comes without mutual TLS to the services that this sidecar serves, if it has listeners for that. A
+/// service to which none came has a row of its own: that is what an operator looks for.
+fn plaintext(shown: &Value) -> Option<Table> {
+    let rows = shown["served"].as_array().into_iter().flatten();
+    let mut rows = rows.filter(|row| row["plaintext"].is_object()).peekable();
+    rows.peek()?;
+    let mut table = Table::new(&[
+        "WITHOUT MUTUAL TLS",
+        "MUTUAL TLS",
+        "LISTENS AT",
+        "CALLER",
+        "CONNECTIONS",
+        "REFUSED",
+        "CALLS",
+        "LAST",
+    ]);
+    for row in rows {
+        let plaintext = &row["plaintext"];
+        let of_service = || {
+            vec![
+                plain(&row["service"]),
+                plain(&plaintext["mutual_tls"]),
+                plain(&plaintext["listen"]),
+            ]
+        };
+        let callers = plaintext["callers"].as_array();
+        let callers = callers.filter(|all| !all.is_empty());
+        for caller in callers.into_iter().flatten() {
+            let mut cells = of_service();
+            for name in ["address", "connections", "refused", "calls", "last"] {
+                cells.push(plain(&caller[name]));
+            }
+            table.row(cells);
+        }
+        let forgotten = plaintext["forgotten"].as_u64().unwrap_or_default();
+        if callers.is_none() || forgotten > 0 {
+            let mut cells = of_service();
+            cells.push(match forgotten {
+                0 => "none came".to_owned(),
+                more => format!("and {more} before them"),
+            });
+            cells.resize(8, "-".to_owned());
+            table.row(cells);
+        }
     }
     Some(table)
 }

@@ -21,8 +21,10 @@ pub(super) enum Action {
 /// Whom it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Callers {
-    /// Every identity of the mesh.
+    /// Every caller.
     Any,
+    /// Every identity of the mesh, and no caller that proves none.
+    Proven,
     /// These.
     These(BTreeSet<String>),
 }
@@ -158,12 +160,12 @@ fn add(
     rule: &Rule,
     output: &mut Output,
 ) {
-    let targets: Vec<Json> = targets
+    let refs: Vec<Json> = targets
         .iter()
         .map(|name| json!({ "kind": "Service", "name": name }))
         .collect();
     let mut spec = json!({
-        "targetRefs": targets,
+        "targetRefs": refs,
         "action": match action {
             Action::Allow => "Allow",
             Action::Deny => "Deny",
@@ -187,6 +189,11 @@ fn add(
     }
     if to != json!({}) {
         spec["to"] = json!([to]);
+    }
+    if action == Action::Allow && rule.callers == Callers::Proven {
+        for target in targets {
+            output.keep_strict(document, namespace, target);
+        }
     }
     output.add("AuthorizationPolicy", namespace, &document.name, spec);
 }

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value as Json, json};
 use weft_transport::identity::SpiffeId;
 
+use super::external::Externals;
+use super::mutual_tls::{MutualTls, Policy, Standing};
 use super::output::Output;
 use super::reader::{Document, Place};
 
@@ -19,6 +21,8 @@ pub(super) struct Mesh {
     accounts: BTreeMap<String, BTreeSet<String>>,
     /// What policies of Linkerd name, by kind, namespace and name.
     named: BTreeMap<(String, String, String), Named>,
+    mutual_tls: MutualTls,
+    externals: Externals,
 }
 
 /// A resource that policies of Linkerd name: a Server, a route of one, or an authentication.
@@ -186,6 +190,16 @@ impl Mesh {
                 let key = (document.namespace.clone(), document.name.clone());
                 mesh.services.insert(key, Known::of(spec.as_ref()));
             }
+            if (document.group(), document.kind.as_str())
+                == ("security.istio.io", "PeerAuthentication")
+            {
+                mesh.mutual_tls.note(document);
+            }
+            if document.group() == "networking.istio.io"
+                && ["ServiceEntry", "DestinationRule"].contains(&document.kind.as_str())
+            {
+                mesh.externals.note(document);
+            }
             let is_policy = document.group() == "policy.linkerd.io";
             if is_policy
                 && ["Server", "HTTPRoute", "MeshTLSAuthentication"]
@@ -257,6 +271,21 @@ impl Mesh {
             (Some(only), None) => Some(only.number),
             (_, _) => None,
         }
+    }
+
+    /// The Services that a PeerAuthentication is about, and what holds for each by all of them.
+    pub(super) fn concerned_by(&self, document: &Document<'_>) -> Vec<(ServiceKey, Standing)> {
+        let policy = Policy::of(document);
+        let services = self.services.iter();
+        services
+            .filter(|(key, known)| policy.concerns(key, &known.selector))
+            .map(|(key, known)| (key.clone(), self.mutual_tls.of(key, &known.selector)))
+            .collect()
+    }
+
+    /// Hosts outside of the mesh.
+    pub(super) fn externals(&self) -> &Externals {
+        &self.externals
     }
 
     pub(super) fn knows(&self, service: &ServiceKey) -> bool {
@@ -396,7 +425,7 @@ pub(super) fn identity(namespace: &str, account: &str, output: &Output) -> Optio
 }
 
 /// A Service of Kubernetes; other kinds of its group say nothing about traffic.
-pub(super) fn import(document: &Document<'_>, output: &mut Output) {
+pub(super) fn import(document: &Document<'_>, mesh: &Mesh, output: &mut Output) {
     if document.kind != "Service" {
         return;
     }
@@ -433,12 +462,12 @@ pub(super) fn import(document: &Document<'_>, output: &mut Output) {
         return output.dropped(document, &spec, "has no port of TCP and is left out", "");
     }
     let ports: Vec<Json> = known.ports.iter().map(Port::json).collect();
-    output.add(
-        "Service",
-        &document.namespace,
-        &document.name,
-        json!({ "ports": ports }),
-    );
+    let mut service = json!({ "ports": ports });
+    let key = (document.namespace.clone(), document.name.clone());
+    if mesh.mutual_tls.of(&key, &known.selector) == Standing::Permissive {
+        service["mutualTls"] = json!("Permissive");
+    }
+    output.add("Service", &document.namespace, &document.name, service);
     let message = format!(
         "its workloads register with the identity ns/{}/sa/{}",
         document.namespace, document.name

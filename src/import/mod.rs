@@ -11,9 +11,11 @@
 
 mod access;
 mod durations;
+mod external;
 mod istio;
 mod linkerd;
 mod mesh;
+mod mutual_tls;
 mod output;
 mod reader;
 #[cfg(test)]
@@ -66,7 +68,7 @@ pub fn import(from: From, files: &[SourceFile], trust_domain: &TrustDomain) -> I
     let mesh = Mesh::of(&documents);
     for document in &documents {
         match (document.group(), from) {
-            ("", _) => mesh::import(document, &mut output),
+            ("", _) => mesh::import(document, &mesh, &mut output),
             ("gateway.networking.k8s.io", _) => output::pass(document, &mut output),
             ("networking.istio.io" | "security.istio.io", From::Istio) => {
                 istio::import(document, &mesh, &mut output);

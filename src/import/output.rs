@@ -22,6 +22,8 @@ pub(super) struct Output {
     /// By kind, namespace and name, in the order in which they were made.
     documents: Vec<Json>,
     known: BTreeMap<(String, String, String), usize>,
+    /// Services that take no callers without an identity, whatever their mode, and the policy that needs it.
+    strict: BTreeMap<(String, String), String>,
     /// The mesh refuses what no policy allows: a restriction could not be put where it belongs.
     closed: bool,
 }
@@ -33,6 +35,7 @@ impl Output {
             findings: Findings::default(),
             documents: Vec::new(),
             known: BTreeMap::new(),
+            strict: BTreeMap::new(),
             closed: false,
         }
     }
@@ -99,6 +102,13 @@ impl Output {
         self.closed = true;
     }
 
+    /// A policy lets every identity call this Service, which weft can say only as every caller. So it must
+    /// take none without an identity.
+    pub(super) fn keep_strict(&mut self, of: &Document<'_>, namespace: &str, name: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.strict.entry(key).or_insert_with(|| of.label());
+    }
+
     /// Closes the mesh to all that no policy allows.
     pub(super) fn close(&mut self) {
         self.closed = true;
@@ -142,6 +152,7 @@ impl Output {
     /// Leaves out documents that weft does not take, and says why: no output is invalid.
     pub(super) fn finish(mut self) -> Imported {
         let mut documents = std::mem::take(&mut self.documents);
+        self.close_to_plaintext(&mut documents);
         // One that goes may make another invalid, which refers to it.
         for _ in 0..=documents.len() {
             let refused = self.refused(&documents);
@@ -180,6 +191,35 @@ impl Output {
         Imported {
             documents,
             findings: self.findings,
+        }
+    }
+
+    /// Makes Services `Strict` whose policies tell callers with an identity from those without.
+    fn close_to_plaintext(&mut self, documents: &mut [Json]) {
+        for ((namespace, name), policy) in std::mem::take(&mut self.strict) {
+            let is_it = |one: &&mut Json| {
+                one["kind"] == "Service"
+                    && one["metadata"]["namespace"] == *namespace
+                    && one["metadata"]["name"] == *name
+            };
+            let Some(service) = documents.iter_mut().find(is_it) else {
+                continue;
+            };
+            let spec = service["spec"].as_object_mut();
+            if spec.and_then(|spec| spec.remove("mutualTls")).is_none() {
+                continue;
+            }
+            self.findings.push(Finding {
+                severity: Severity::Error,
+                file: None,
+                position: None,
+                resource: Some(name_of(service)),
+                field: "spec.mutualTls".to_owned(),
+                message: format!(
+                    "stays Strict: {policy} allows every identity, which weft cannot tell from callers without one"
+                ),
+                hint: Some("write the principals that may call, then mutualTls: Permissive".to_owned()),
+            });
         }
     }
 

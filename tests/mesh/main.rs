@@ -59,6 +59,7 @@ mod outage;
 mod overload;
 mod overload_of_application;
 mod own_answers;
+mod plaintext;
 mod policy_sight;
 mod renewal;
 mod replicas;

@@ -72,6 +72,9 @@ pub(super) fn fit(mut table: Table, features: Features) -> Fitted {
             without_details(service);
         }
         withheld.extend(routes::fit(name, service, features));
+        if !features.has(Feature::Plaintext) {
+            withheld.extend(without_plaintext(name, service));
+        }
         let Some(authorization) = &service.authorization else {
             continue;
         };
@@ -114,6 +117,20 @@ fn without_details(service: &mut Arc<Service>) {
             endpoint.details = Details::default();
         }
     }
+}
+
+/// Such a sidecar has no listener for callers without mutual TLS.
+fn without_plaintext(name: &ServiceName, service: &mut Arc<Service>) -> Option<Withheld> {
+    let takes = |one: &&Authorization| one.plaintext;
+    service.authorization.as_ref().filter(takes)?;
+    if let Some(authorization) = &mut Arc::make_mut(service).authorization {
+        authorization.plaintext = false;
+    }
+    Some(Withheld {
+        resource: key(name).to_string(),
+        feature: Feature::Plaintext.name().to_owned(),
+        instead: format!("it takes no callers of {name} without mutual TLS"),
+    })
 }
 
 /// Takes out what is outside of the mesh: such a sidecar would take it for a service without endpoints, at
@@ -193,6 +210,7 @@ fn restrictions(authorization: &Authorization) -> impl Iterator<Item = Feature> 
             | Feature::Sessions
             | Feature::ExternalServices
             | Feature::ExternalVia
+            | Feature::Plaintext
             | Feature::H2c => false,
         })
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::fit::{Fitted, fit};
 use super::{Endpoints, Plan, Served, Sidecar};
 use crate::table::{
-    Ban, Concurrency, External, Features, Forbidden, Schema, ServiceName, Table, Via,
+    Authorization, Ban, Concurrency, External, Features, Forbidden, Schema, ServiceName, Table, Via,
 };
 
 /// All that a sidecar's table depends on, beside its plan and the endpoints. Services are positions in the
@@ -170,7 +170,11 @@ impl Plan {
                     false => Arc::new(external.seen_by_callers()),
                 };
             }
-            service.authorization = decides.then(|| compiled.authorization.clone());
+            service.authorization = decides.then(|| Authorization {
+                // Such callers come to the sidecars that serve; no route leads them there.
+                plaintext: compiled.authorization.plaintext && serves,
+                ..compiled.authorization.clone()
+            });
             services.insert(name.clone(), Arc::new(service));
         }
         let session_keys = self.session_secrets.keys_of(&services);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::decode::{At, Decoder, Fields, all_or_none};
 use super::label;
 use super::schema::{some, up_to, word};
-use super::service::{Callers, ServicePort, ServiceSpec, port_number, protocol};
+use super::service::{Callers, MutualTls, ServicePort, ServiceSpec, port_number, protocol};
 use crate::limits;
 use crate::table::{self, AddressRange, PathCase, Protocol, ServiceName, check_subdomain};
 
@@ -142,6 +142,7 @@ impl ExternalServiceSpec {
             identities: Some(Vec::new()),
             callers: Callers::Any,
             path_case: self.path_case,
+            mutual_tls: MutualTls::Strict,
         }
     }
 

@@ -21,7 +21,8 @@ pub struct AuthorizationPolicySpec {
     /// What it does to a call that it matches. A call matches if an entry of `from` and an entry of `to`
     /// hold.
     pub action: Action,
-    /// Which callers it matches: those that any entry names.
+    /// Which callers it matches: those that any entry names. A caller without mutual TLS proved no identity:
+    /// `Allow` does not match it, and `Deny` does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = some(limits::POLICY_TERMS_MAX), "x-default" = "every caller"))]
     pub from: Option<Vec<Source>>,

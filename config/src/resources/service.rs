@@ -36,6 +36,29 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "PathCase::is_sensitive")]
     #[schemars(extend("x-default" = word(PathCase::default())))]
     pub path_case: PathCase,
+    /// Whether its sidecars take callers without mutual TLS, too. They come to the listener that a sidecar's
+    /// setting `inbound.services[].plaintext_listen` names; a sidecar without that setting takes none.
+    #[serde(default, skip_serializing_if = "MutualTls::is_strict")]
+    #[schemars(extend("x-default" = word(MutualTls::default())))]
+    pub mutual_tls: MutualTls,
+}
+
+/// Whether callers must come by mutual TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MutualTls {
+    /// every caller proves its identity.
+    #[default]
+    Strict,
+    /// callers that prove none are taken as well, while services move into the mesh. No rule that names
+    /// principals allows their calls, and every `Deny` that names some refuses them.
+    Permissive,
+}
+
+impl MutualTls {
+    /// Whether it is the default, which is left out where it is written.
+    pub fn is_strict(&self) -> bool {
+        *self == Self::Strict
+    }
 }
 
 /// How a Service may be reached.
@@ -116,12 +139,20 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<ServiceSp
     let path_case = fields
         .take("pathCase")
         .and_then(|at| decoder.choice(&at, &cases));
+    let modes = [
+        ("Strict", MutualTls::Strict),
+        ("Permissive", MutualTls::Permissive),
+    ];
+    let mutual_tls = fields
+        .take("mutualTls")
+        .and_then(|at| decoder.choice(&at, &modes));
     fields.close(decoder);
     Some(ServiceSpec {
         ports: ports?,
         identities,
         callers: callers.unwrap_or_default(),
         path_case: path_case.unwrap_or_default(),
+        mutual_tls: mutual_tls.unwrap_or_default(),
     })
 }
 

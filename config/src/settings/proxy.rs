@@ -81,6 +81,8 @@ pub struct InboundService {
     pub port: u16,
     /// Where the application listens.
     pub application: LocalAddress,
+    /// Where callers without mutual TLS come, while the Service takes them.
+    pub plaintext: Option<SocketAddr>,
     /// Whether it gets the field `Via`.
     pub send_via: bool,
     /// How it is asked whether it is able to serve.
@@ -167,6 +169,7 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
     let outbound = raw.outbound.unwrap_or_default();
     let revision_header = outbound.revision_header.unwrap_or(false);
     let outbound = parse_outbound(outbound)?;
+    check_plaintext(inbound.as_ref(), &outbound)?;
     if inbound.is_none() && outbound.is_empty() {
         return Err(Problem::new(
             "inbound, outbound",
@@ -272,6 +275,7 @@ fn parse_inbound(raw: RawInbound, connect: Duration) -> Result<Inbound, Problem>
             service: raw.service,
             port: raw.port,
             application: raw.application,
+            plaintext: raw.plaintext_listen.map(|listen| listen.0),
             send_via: raw.send_via.unwrap_or(true),
         });
     }
@@ -282,6 +286,33 @@ fn parse_inbound(raw: RawInbound, connect: Duration) -> Result<Inbound, Problem>
         advertise: raw.advertise,
         services,
     })
+}
+
+/// Refuses an address at which two listeners would be.
+fn check_plaintext(
+    inbound: Option<&Inbound>,
+    outbound: &[OutboundListener],
+) -> Result<(), Problem> {
+    let services = inbound.map_or(&[][..], |inbound| &inbound.services);
+    let mut seen: BTreeSet<SocketAddr> = outbound
+        .iter()
+        .filter_map(|listener| match listener.listen {
+            LocalAddress::Tcp(address) => Some(address),
+            LocalAddress::Unix(_) => None,
+        })
+        .collect();
+    for (index, service) in services.iter().enumerate() {
+        if let Some(address) = service.plaintext
+            && address.port() != 0
+            && !seen.insert(address)
+        {
+            return Err(Problem::new(
+                format!("inbound.services[{index}].plaintext_listen"),
+                format!("{address} is used by another listener: give each its own"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn parse_outbound(raw: RawOutbound) -> Result<Vec<OutboundListener>, Problem> {

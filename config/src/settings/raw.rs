@@ -123,6 +123,9 @@ pub struct RawService {
     pub port: u16,
     /// Where the application listens.
     pub application: LocalAddress,
+    /// See [`super::InboundService::plaintext`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plaintext_listen: Option<ListenAddress>,
     /// See [`super::InboundService::send_via`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub send_via: Option<bool>,

@@ -49,6 +49,8 @@ pub enum Feature {
     ExternalServices,
     /// Services outside of the mesh whose traffic is sent through a service of the mesh ([`super::Via`]).
     ExternalVia,
+    /// Callers that prove no identity ([`super::Authorization::plaintext`]).
+    Plaintext,
 }
 
 /// The description of a [`Feature`].
@@ -81,7 +83,7 @@ pub enum Loss {
 
 impl Feature {
     /// Every feature that this build knows.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Bans,
         Self::Absence,
         Self::RouteOnly,
@@ -98,6 +100,7 @@ impl Feature {
         Self::Sessions,
         Self::ExternalServices,
         Self::ExternalVia,
+        Self::Plaintext,
     ];
 
     /// Its description.
@@ -197,6 +200,12 @@ impl Feature {
                 name: "external-via",
                 since: "0.1.0",
                 without: "no ExternalService that has spec.via",
+                loss: Loss::Requests,
+            },
+            Self::Plaintext => AboutFeature {
+                name: "plaintext",
+                since: "0.1.0",
+                without: "a service that takes no callers without mutual TLS",
                 loss: Loss::Requests,
             },
         }

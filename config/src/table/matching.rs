@@ -67,14 +67,15 @@ impl PathMatch {
 }
 
 impl Rule {
-    /// Whether the rule matches a call. `request` is the method and path, or `None` on a TCP service: there a
-    /// rule with methods or paths matches if it denies and does not match if it allows, so that a rule that
-    /// cannot be checked never allows a call.
-    pub fn matches(&self, caller: &SpiffeId, request: Option<(&str, &str)>) -> bool {
-        if self
-            .principals
-            .as_ref()
-            .is_some_and(|wanted| !wanted.contains(caller))
+    /// Whether the rule matches a call. What cannot be checked matches if the rule denies and does not match
+    /// if it allows, so that a rule that cannot be checked never allows a call. That is so
+    ///
+    /// - for principals where `caller` is `None`: it proved no identity, and may be any of them;
+    /// - for methods and paths where `request`, which is these, is `None`: on a TCP service.
+    pub fn matches(&self, caller: Option<&SpiffeId>, request: Option<(&str, &str)>) -> bool {
+        let denies = self.action == super::Action::Deny;
+        if let Some(wanted) = &self.principals
+            && !caller.map_or(denies, |caller| wanted.contains(caller))
         {
             return false;
         }
@@ -82,7 +83,7 @@ impl Rule {
             return true;
         }
         let Some((method, path)) = request else {
-            return self.action == super::Action::Deny;
+            return denies;
         };
         self.methods
             .as_ref()
@@ -220,6 +221,33 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_names_principals_never_allows_a_caller_without_identity_and_denies_it() {
+        let principal: SpiffeId = "spiffe://demo.test/ns/shop/sa/a".parse().unwrap();
+        let rule = |action, principals: Option<Vec<SpiffeId>>, methods| Rule {
+            policy: "p".into(),
+            action,
+            principals,
+            methods,
+            paths: None,
+        };
+        let get = Some(("GET", "/"));
+        for (action, matches) in [
+            (Action::Allow, false),
+            (Action::Deny, true),
+            (Action::Audit, false),
+        ] {
+            let named = rule(action, Some(vec![principal.clone()]), None);
+            assert_eq!(named.matches(None, get), matches, "{action:?}");
+            assert_eq!(named.matches(None, None), matches, "{action:?}");
+            assert!(named.matches(Some(&principal), get));
+            assert!(rule(action, None, None).matches(None, get), "{action:?}");
+        }
+        let delete = || Some(vec!["DELETE".to_owned()]);
+        let deny = rule(Action::Deny, Some(vec![principal]), delete());
+        assert!(!deny.matches(None, get) && deny.matches(None, Some(("DELETE", "/"))));
+    }
+
+    #[test]
     fn a_path_that_differs_in_case_alone_is_distinguished_from_one_that_differs() {
         let rule = |pattern: &str| Rule {
             policy: "p".into(),
@@ -265,8 +293,8 @@ mod tests {
             methods: Some(vec!["GET".into()]),
             paths: None,
         };
-        assert!(!rule(Action::Allow).matches(&caller, None));
-        assert!(rule(Action::Deny).matches(&caller, None));
-        assert!(rule(Action::Allow).matches(&caller, Some(("GET", "/"))));
+        assert!(!rule(Action::Allow).matches(Some(&caller), None));
+        assert!(rule(Action::Deny).matches(Some(&caller), None));
+        assert!(rule(Action::Allow).matches(Some(&caller), Some(("GET", "/"))));
     }
 }

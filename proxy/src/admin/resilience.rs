@@ -13,6 +13,7 @@ use weft_transport::metrics::{
 };
 
 use crate::cluster::{self, Cluster, Endpoint};
+use crate::inbound::authorise::takes_plaintext;
 use crate::inbound::served::ServedService;
 use crate::resilience::limit::Limits;
 use crate::run::table::Snapshots;
@@ -52,6 +53,11 @@ pub(super) fn endpoints(shared: &Shared, snapshots: &Snapshots) -> Value {
                 "limit": limits.max,
                 "waiting": adaptive.waiting,
                 "health": service.health.to_json(now, wall),
+                "plaintext": service.plaintext.to_json(
+                    takes_plaintext(table.as_deref(), &service.name).is_ok(),
+                    now,
+                    wall,
+                ),
                 "adaptive": {
                     "mode": limits.adaptive,
                     "acting": adaptive.limit.is_some(),
@@ -212,6 +218,7 @@ pub(super) fn samples(shared: &Shared, snapshots: &Snapshots) -> Vec<Sample> {
             ADAPTIVE_ACTING.sample(&[label], acting.into()),
         ]);
         samples.extend(service.health.samples(label));
+        samples.extend(service.plaintext.samples(label, now));
     }
     samples.push(TRACES.sample(&[], shared.propagation.len() as f64));
     samples

@@ -39,12 +39,20 @@ impl Permit {
 /// What a caller asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call<'a> {
-    /// The proven identity of the caller.
-    pub(crate) caller: &'a SpiffeId,
+    /// The proven identity of the caller; none of one that came without mutual TLS.
+    pub(crate) caller: Option<&'a SpiffeId>,
     /// The addressed service if a route led here, as the caller states it.
     pub(crate) parent: Option<&'a ServiceName>,
     /// Method and path (without query); `None` for a tunnel.
     pub(crate) request: Option<(&'a str, &'a str)>,
+}
+
+impl Call<'_> {
+    /// The caller in messages.
+    fn whose(&self) -> &str {
+        self.caller
+            .map_or("a caller that proves no identity", SpiffeId::as_str)
+    }
 }
 
 /// A decision, with the policies behind it.
@@ -110,6 +118,9 @@ fn judge<'t>(
         let detail = format!("no policy table for {name} here");
         return Err(Failure::new(Reason::Denied, detail));
     };
+    if call.caller.is_none() && !own.plaintext {
+        return Err(unproven(name));
+    }
     decide(own, name, call, grounds)?;
     if let Some(parent) = call.parent
         && let Some(authorization) = authorization_of(table, parent)
@@ -121,6 +132,26 @@ fn judge<'t>(
 
 fn authorization_of<'t>(table: &'t Table, name: &ServiceName) -> Option<&'t Authorization> {
     table.services.get(name)?.authorization.as_ref()
+}
+
+/// Whether calls of callers that prove no identity are judged at all: if not, why.
+pub(crate) fn takes_plaintext(table: Option<&Table>, name: &ServiceName) -> Result<(), Failure> {
+    let Some(table) = table else {
+        return Err(denied(
+            "no table from the config service yet: all is denied",
+        ));
+    };
+    match authorization_of(table, name) {
+        Some(authorization) if authorization.plaintext => Ok(()),
+        Some(_) | None => Err(unproven(name)),
+    }
+}
+
+fn unproven(name: &ServiceName) -> Failure {
+    let detail = format!(
+        "{name} takes only callers of the mesh (mutualTls: Strict): call it through a sidecar"
+    );
+    Failure::new(Reason::Denied, detail)
 }
 
 /// Whether the policies of one service would allow a call, and by which policy; for explanations, not for
@@ -170,7 +201,8 @@ fn decide<'t>(
                 grounds.policy = Some(&rule.policy);
                 let detail = format!(
                     "{} denies the call of {} to {name}",
-                    rule.policy, call.caller
+                    rule.policy,
+                    call.whose()
                 );
                 return Err(Failure::new(Reason::Denied, detail).by(grounds.policy));
             }
@@ -182,7 +214,7 @@ fn decide<'t>(
     match (allowed_by, authorization.default) {
         (Some(_), _) | (None, Default::Allow) => Ok(()),
         (None, Default::Deny) => {
-            let detail = format!("no policy allows the call of {} to {name}", call.caller);
+            let detail = format!("no policy allows the call of {} to {name}", call.whose());
             let allow = |rule: &&Rule| rule.action == Action::Allow;
             let near = authorization.rules.iter().find(allow);
             let failure = Failure::new(Reason::Denied, detail);

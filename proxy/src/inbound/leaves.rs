@@ -30,7 +30,7 @@ use crate::resilience::verdict::{Ending, Evidence};
 use crate::worker::Worker;
 
 /// See the module's documentation.
-pub(super) enum Receiver {
+pub(crate) enum Receiver {
     /// The application.
     Here(Arc<Application>),
     /// An address outside. Boxed, because most calls are for the application.
@@ -38,7 +38,7 @@ pub(super) enum Receiver {
 }
 
 /// A call on its way out of the mesh.
-pub(super) struct Leaves {
+pub(crate) struct Leaves {
     leaving: Arc<Leaving>,
     worker: Arc<Worker>,
     criteria: Criteria,
@@ -66,7 +66,7 @@ impl Receiver {
     }
 
     /// Sends a request of `caller`. `interims` takes interim responses.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &mut self,
         caller: &Caller,
         request: &mut Outgoing,
@@ -84,7 +84,7 @@ impl Receiver {
     }
 
     /// Connects, for bytes.
-    pub(super) async fn link(&mut self) -> Result<Link, Failure> {
+    pub(crate) async fn link(&mut self) -> Result<Link, Failure> {
         match self {
             Self::Here(application) => application.connect().await.map(Link::Left),
             Self::Outside(leaves) => Box::pin(leaves.link()).await,

@@ -5,7 +5,8 @@
 //! decides, and decides again about running requests when the table changes.
 
 pub(crate) mod authorise;
-mod leaves;
+pub(crate) mod callers;
+pub(crate) mod leaves;
 pub(crate) mod meant;
 mod request;
 pub(crate) mod served;
@@ -13,6 +14,7 @@ mod tunnel;
 
 #[cfg(test)]
 pub(crate) use request::prepare;
+pub(crate) use request::{expired, unanswered, while_wanted};
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -42,7 +44,7 @@ use crate::worker::Worker;
 use authorise::{Call, Permit, authorise};
 use leaves::{Leaves, Receiver};
 use meant::Meant;
-use served::{InFlight, ServedService};
+use served::{InFlight, Rated, ServedService};
 use weft_transport::locks::lock;
 
 /// The serving side of one worker.
@@ -196,10 +198,12 @@ fn guarded(worker: &Worker, peer: &Peer, what: Guarded) {
 }
 
 /// A call that may be delivered, with all that is needed to decide again.
-struct Admitted {
-    receiver: Receiver,
+pub(crate) struct Admitted {
+    /// Who gets it.
+    pub(crate) receiver: Receiver,
     parent: Option<ServiceName>,
-    in_flight: InFlight,
+    /// Its place among the calls under way.
+    pub(crate) in_flight: InFlight,
 }
 
 impl Inbound {
@@ -220,6 +224,11 @@ impl Inbound {
             worker,
             applications,
         }
+    }
+
+    /// The worker.
+    pub(crate) fn worker(&self) -> &Arc<Worker> {
+        &self.worker
     }
 
     /// The connections to the applications, to be swept.
@@ -259,9 +268,10 @@ impl Peer {
             return Arc::clone(found);
         }
         let worker = &self.inbound.worker;
-        let fresh = worker
-            .shard
-            .requests(worker.arriving(self.id.id(), &self.service, service));
+        let fresh =
+            worker
+                .shard
+                .requests(worker.arriving(self.id.id().as_str(), &self.service, service));
         counted.push(Arc::clone(&fresh));
         fresh
     }
@@ -279,6 +289,78 @@ impl Peer {
         callers[place].get_or_insert_with(find).clone()
     }
 
+    /// Decides on a call and counts the decision.
+    fn admit(
+        &self,
+        directory: &Directory,
+        meant: &Meant<'_>,
+        head: &http::request::Parts,
+        now: Instant,
+    ) -> Result<Admitted, Failure> {
+        let parent = served::parent(head)?;
+        let caller = self.caller_of(meant.service);
+        let who = Who {
+            identity: Some(self.id.id()),
+            rated: Rated::Identity(self.id.id().as_str()),
+            caller: &caller,
+        };
+        self.inbound
+            .admit(directory, meant, head, (who, parent), now)
+    }
+}
+
+/// Who makes a call.
+#[derive(Clone, Copy)]
+pub(crate) struct Who<'a> {
+    /// The proven identity; none of a caller without mutual TLS.
+    pub(crate) identity: Option<&'a SpiffeId>,
+    /// By what its rate is limited.
+    pub(crate) rated: Rated<'a>,
+    /// By what its share is.
+    pub(crate) caller: &'a Caller,
+}
+
+impl Inbound {
+    /// Decides on a call and counts the decision. `parent` is the service that was addressed, as the caller
+    /// states it, if a route led here.
+    pub(crate) fn admit(
+        &self,
+        directory: &Directory,
+        meant: &Meant<'_>,
+        head: &http::request::Parts,
+        (who, parent): (Who<'_>, Option<ServiceName>),
+        now: Instant,
+    ) -> Result<Admitted, Failure> {
+        let request =
+            (head.method != http::Method::CONNECT).then(|| (head.method.as_str(), head.uri.path()));
+        let call = Call {
+            caller: who.identity,
+            parent: parent.as_ref(),
+            request,
+        };
+        let verdict = authorise(directory.table.as_deref(), meant, &call);
+        let shard = &self.worker.shard;
+        for policy in verdict.audited {
+            shard.decision(Decision::Audit, policy);
+        }
+        shard.decision(
+            if verdict.outcome.is_ok() {
+                Decision::Allow
+            } else {
+                Decision::Deny
+            },
+            verdict.policy.unwrap_or(""),
+        );
+        let permit = verdict.outcome?;
+        let receiver = self.receiver(&permit)?;
+        let in_flight = self.start(directory, meant.service, head, who, now)?;
+        Ok(Admitted {
+            receiver,
+            parent,
+            in_flight,
+        })
+    }
+
     /// Counts one more call under way, unless the limits of its service refuse it. Rates come first: calls
     /// that a rate refuses were never under way.
     fn start(
@@ -286,18 +368,18 @@ impl Peer {
         directory: &Directory,
         service: &Arc<ServedService>,
         head: &http::request::Parts,
+        who: Who<'_>,
         now: Instant,
     ) -> Result<InFlight, Failure> {
         let is_request = head.method != http::Method::CONNECT;
         let max = if is_request {
-            self.inbound.worker.shared.in_flight_max
+            self.worker.shared.in_flight_max
         } else {
             limits::INBOUND_TUNNELS_MAX
         };
         let max = u32::try_from(max).unwrap_or(u32::MAX);
-        let caller = self.caller_of(service);
         let mut ask = Ask {
-            caller: &caller,
+            caller: who.caller,
             priority: Priority::Normal,
             class: is_request.then(|| {
                 Class::of(
@@ -312,49 +394,10 @@ impl Peer {
             let limits = Limits::of(&table::Concurrency::default(), max, is_request);
             return service.start(&limits, &ask);
         };
-        service.take_rate(self.id.id().as_str(), &port.traffic)?;
+        service.take_rate(who.rated, &port.traffic)?;
         let policy = &port.traffic.concurrency;
         ask.priority = priority(head, policy)?;
         service.start(&Limits::of(policy, max, is_request), &ask)
-    }
-
-    /// Decides on a call and counts the decision.
-    fn admit(
-        &self,
-        directory: &Directory,
-        meant: &Meant<'_>,
-        head: &http::request::Parts,
-        now: Instant,
-    ) -> Result<Admitted, Failure> {
-        let parent = served::parent(head)?;
-        let request =
-            (head.method != http::Method::CONNECT).then(|| (head.method.as_str(), head.uri.path()));
-        let call = Call {
-            caller: self.id.id(),
-            parent: parent.as_ref(),
-            request,
-        };
-        let verdict = authorise(directory.table.as_deref(), meant, &call);
-        let shard = &self.inbound.worker.shard;
-        for policy in verdict.audited {
-            shard.decision(Decision::Audit, policy);
-        }
-        shard.decision(
-            if verdict.outcome.is_ok() {
-                Decision::Allow
-            } else {
-                Decision::Deny
-            },
-            verdict.policy.unwrap_or(""),
-        );
-        let permit = verdict.outcome?;
-        let receiver = self.inbound.receiver(&permit)?;
-        let in_flight = self.start(directory, meant.service, head, now)?;
-        Ok(Admitted {
-            receiver,
-            parent,
-            in_flight,
-        })
     }
 }
 
@@ -406,7 +449,7 @@ async fn while_allowed<F: Future>(
                     return Ok(work.await);
                 }
                 let directory = Arc::clone(&policy.borrow_and_update());
-                let call = Call { caller, parent, request };
+                let call = Call { caller: Some(caller), parent, request };
                 authorise(directory.table.as_deref(), meant, &call).outcome?;
             }
         }

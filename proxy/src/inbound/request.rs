@@ -186,7 +186,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
 
 /// What a request without an answer tells of the application's queue: nothing if the application was waiting
 /// for its body.
-fn unanswered(failure: &Failure, moved: &Moved) -> Outcome {
+pub(crate) fn unanswered(failure: &Failure, moved: &Moved) -> Outcome {
     let given_up = matches!(
         failure.reason,
         Reason::CallerGone | Reason::DeadlineExceeded
@@ -198,7 +198,8 @@ fn unanswered(failure: &Failure, moved: &Moved) -> Outcome {
     }
 }
 
-fn expired(why: Expired) -> Failure {
+/// Why a request ends that makes no progress, or has no time left.
+pub(crate) fn expired(why: Expired) -> Failure {
     match why {
         Expired::Stalled => Failure::new(
             Reason::ResponseTimeout,
@@ -210,7 +211,7 @@ fn expired(why: Expired) -> Failure {
 
 /// Runs `work`, which is borrowed as in [`crate::idle::while_moving`], unless the caller goes away first, or
 /// sends a body that is `paced` too slowly. Dropping `work` tells the application.
-async fn while_wanted<T, F>(
+pub(crate) async fn while_wanted<T, F>(
     mut gone: Pin<&mut impl Future<Output = Option<Why>>>,
     paced: Option<&Moved>,
     mut work: Pin<&mut F>,

@@ -8,6 +8,7 @@ use http::request::Parts;
 use weft_config::settings::{HealthCheck, LocalAddress};
 use weft_config::table::{Port, Protocol, RetryBudget, ServiceName, Table, Traffic};
 
+use super::callers::PlaintextCallers;
 use crate::cluster;
 use crate::failure::{Failure, Reason};
 use crate::health::ShownHealth;
@@ -36,6 +37,10 @@ pub(crate) struct ServedService {
     /// Rate limits over all callers and for each.
     rates: Rates,
     caller_rates: NamedRates,
+    /// The same by source address, so that many addresses leave identities their own.
+    source_rates: NamedRates,
+    /// Callers without mutual TLS.
+    pub(crate) plaintext: PlaintextCallers,
     /// Where refused calls are counted.
     pub(crate) destination: Arc<Destination>,
     /// Whether the application is able to serve.
@@ -62,6 +67,8 @@ impl ServedService {
             concurrency: Concurrency::new(now),
             rates: Rates::default(),
             caller_rates: NamedRates::default(),
+            source_rates: NamedRates::default(),
+            plaintext: PlaintextCallers::default(),
             destination,
             health: ShownHealth::new(check, now),
         }
@@ -150,7 +157,7 @@ impl ServedService {
     }
 
     /// Takes a token for one more call of this caller, if the policy limits its rate.
-    pub(crate) fn take_rate(&self, caller: &str, policy: &Traffic) -> Result<(), Failure> {
+    pub(crate) fn take_rate(&self, caller: Rated<'_>, policy: &Traffic) -> Result<(), Failure> {
         let counts = &self.destination.counts;
         let judge = |verdict: rate::Verdict, refused: Event, observed: Event, whose: &str| {
             if verdict.observed {
@@ -171,7 +178,11 @@ impl ServedService {
             judge(verdict, Event::RefusedRate, Event::ObservedRate, "calls")?;
         }
         if !policy.caller_rate_limits.is_empty() {
-            let verdict = self.caller_rates.take(caller, &policy.caller_rate_limits);
+            let limits = &policy.caller_rate_limits;
+            let verdict = match caller {
+                Rated::Identity(name) => self.caller_rates.take(name, limits),
+                Rated::Source(name) => self.source_rates.take(name, limits),
+            };
             let (refused, observed) = (Event::RefusedCallerRate, Event::ObservedCallerRate);
             judge(verdict, refused, observed, "this caller")?;
         }
@@ -197,6 +208,15 @@ impl ServedService {
     pub(crate) fn protocol(&self, table: Option<&Table>) -> Option<Protocol> {
         self.port_of(table).map(|port| port.protocol)
     }
+}
+
+/// By what the rate of a caller is limited.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rated<'a> {
+    /// Its SPIFFE ID.
+    Identity(&'a str),
+    /// Its source address, if it proved no identity.
+    Source(&'a str),
 }
 
 /// One call under way.
@@ -323,6 +343,16 @@ impl Served {
             .iter()
             .map(|service| &service.name)
             .find(|served| served.name == name && served.namespace == namespace)
+    }
+
+    /// Whether the authority names a service of this sidecar other than `name`. The application sees the
+    /// authority and may act on it.
+    pub(crate) fn shows_other(
+        &self,
+        authority: &authority::Authority<'_>,
+        name: &ServiceName,
+    ) -> bool {
+        self.shown(authority).is_some_and(|shown| shown != name)
     }
 
     fn by_authority(&self, authority: &authority::Authority<'_>) -> Option<&Arc<ServedService>> {

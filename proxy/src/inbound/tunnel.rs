@@ -37,7 +37,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let label = meant
         .as_ref()
         .map_or(&worker.no_service, |meant| meant.label());
-    let labels = worker.arriving(peer.id.id(), &peer.service, label);
+    let labels = worker.arriving(peer.id.id().as_str(), &peer.service, label);
     let counted = worker.shard.tunnels(labels);
     let id = head.headers.get(fields::X_REQUEST_ID).cloned();
     let observers = Arc::clone(&worker.observers);

@@ -271,7 +271,7 @@ impl Explanation {
         let path = target.and_then(|target| target.split('?').next());
         let parent = (backend.service != *question.service).then_some(question.service);
         let call = Call {
-            caller: question.caller,
+            caller: Some(question.caller),
             parent,
             request: path.map(|path| (question.head.method.as_str(), path)),
         };

@@ -24,17 +24,20 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{Activity, Connection, arrive};
 use super::intake::Turn;
 use super::response_body::ResponseBody;
-use super::{Client, refusal, request};
+use super::{Requests, refusal};
 use crate::http::fields;
 use crate::limits;
 use crate::stream::ApplicationStream;
-use crate::worker::Worker;
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Serves a connection of which `first` was read already, to its end.
-pub(super) async fn serve(client: Client, mut stream: ApplicationStream, mut first: BytesMut) {
-    let worker = Arc::clone(&client.listener.worker);
+pub(crate) async fn serve<R: Requests>(
+    client: R,
+    mut stream: ApplicationStream,
+    mut first: BytesMut,
+) {
+    let worker = Arc::clone(client.worker());
     let intake = &worker.shard.intake;
     loop {
         // Boxed, so that it takes no memory between bursts.
@@ -48,7 +51,7 @@ pub(super) async fn serve(client: Client, mut stream: ApplicationStream, mut fir
             // First, so that a request that is here already is seen before the connection ends.
             biased;
             arrived = arrive(&stream, &mut first, intake) => arrived,
-            () = worker.rest.cancelled() => return,
+            () = client.rest().cancelled() => return,
         };
         if !arrived.is_ok_and(|arrived| arrived) {
             return;
@@ -58,34 +61,35 @@ pub(super) async fn serve(client: Client, mut stream: ApplicationStream, mut fir
 
 /// Serves a burst of requests. Returns the connection when it becomes idle, with the bytes that were read of
 /// the next request.
-async fn requests(
-    client: Client,
+async fn requests<R: Requests>(
+    client: R,
     stream: ApplicationStream,
     first: BytesMut,
 ) -> Option<(ApplicationStream, BytesMut)> {
-    let worker = Arc::clone(&client.listener.worker);
+    let worker = client.worker();
     let patience = worker.shared.timeouts.request_headers;
     let connection = Connection::new(stream, first, Some(Turn::new(&worker.shard.intake)));
     // hyper reserves space for a request's future for as long as it serves.
-    let answer = move |request| Box::pin(answer(client.clone(), request));
-    match burst(connection, patience, &worker.rest, answer).await {
+    let of_requests = client.clone();
+    let answer = move |request| Box::pin(answer(of_requests.clone(), request));
+    match burst(connection, patience, client.rest(), answer).await {
         End::Rested(stream, unread) => Some((stream, unread)),
         End::Unreadable(what) => {
-            what.refuse(&worker, patience).await;
+            what.refuse(&client, patience).await;
             None
         }
         End::Over => None,
     }
 }
 
-async fn answer(
-    client: Client,
+async fn answer<R: Requests>(
+    client: R,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let finish = client.listener.worker.finish.clone();
+    let finish = client.finish().clone();
     let version = request.version();
     let is_last = is_last(request.headers());
-    let mut response = request::serve(client, request).await?;
+    let mut response = client.serve(request).await?;
     if is_last || finish.is_cancelled() {
         // RFC 9112 section 9.6: the last answer tells the client.
         response.headers_mut().insert(CONNECTION, CLOSE);
@@ -120,9 +124,9 @@ struct Unreadable {
 }
 
 impl Unreadable {
-    async fn refuse(self, worker: &Worker, patience: Duration) {
+    async fn refuse(self, client: &impl Requests, patience: Duration) {
         if let Some(failure) = refusal::reason(&self.error, &self.unread, patience) {
-            refusal::refuse(worker, self.stream, &self.unread, failure).await;
+            refusal::refuse(client, self.stream, &self.unread, failure).await;
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::record::{Record, Reply as Kind};
 
 /// See the module.
 #[derive(Debug)]
-pub(super) enum Instead {
+pub(crate) enum Instead {
     /// The mesh could not, or was not allowed to.
     Failure(Failure),
     /// A route answers, as it was told to. Boxed, as most requests need no room for it.
@@ -24,7 +24,7 @@ pub(super) enum Instead {
 
 /// The answer of a route.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(crate) struct Reply {
     /// Which filter answers.
     pub(super) kind: Kind,
     pub(super) status: StatusCode,
@@ -41,7 +41,7 @@ impl From<Failure> for Instead {
 
 impl Instead {
     /// The response, and what is to be known of it.
-    pub(super) fn respond(self, mut record: Record, grpc: bool) -> Response<ResponseBody> {
+    pub(crate) fn respond(self, mut record: Record, grpc: bool) -> Response<ResponseBody> {
         match self {
             Self::Failure(failure) => {
                 let to_head = record.method == http::Method::HEAD;

@@ -7,7 +7,7 @@
 //! [`attempt`] sends the request. [`route`] and [`pick`] are pure; [`crate::resilience`] decides whether an
 //! exchange is sent again.
 
-mod answer_stream;
+pub(crate) mod answer_stream;
 mod attempt;
 #[cfg(test)]
 mod attempt_simulations;
@@ -17,35 +17,40 @@ pub mod explain;
 mod filters;
 mod hedge;
 mod hello;
-mod http1;
+pub(crate) mod http1;
 mod instead;
 pub(crate) mod intake;
 mod open;
 mod outside;
-mod outside_body;
+pub(crate) mod outside_body;
 pub(crate) mod passing;
 mod plan;
-mod prepare;
+pub(crate) mod prepare;
 mod presence;
-mod refusal;
+pub(crate) mod refusal;
 mod request;
-mod response_body;
+pub(crate) mod response_body;
 pub(crate) mod route;
 pub(crate) mod session;
 mod tunnel;
 
+use std::convert::Infallible;
+use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use weft_config::table::Protocol;
 
 use weft_transport::alone::alone;
@@ -53,13 +58,19 @@ use weft_transport::limited_log::LimitedLog;
 
 use crate::descriptors;
 use crate::limits;
+use crate::metrics::Counted;
 use crate::resilience::balance;
 use crate::stream::ApplicationStream;
 use crate::tasks::Tracked;
 use crate::worker::Worker;
-use connection::{ClientProtocol, Connection, detect, may_be_http};
+use connection::{Connection, may_be_http};
 use intake::Acceptor;
+use response_body::ResponseBody;
 use route::Destination;
+
+pub(crate) use connection::{ClientProtocol, detect};
+pub(crate) use instead::Instead;
+pub(crate) use request::version_to;
 
 /// One listener of one worker.
 pub(crate) struct Listener {
@@ -67,6 +78,53 @@ pub(crate) struct Listener {
     pub(crate) worker: Arc<Worker>,
     /// The destination of its connections.
     pub(crate) destination: Destination,
+}
+
+/// Serves the requests of one connection of a client: those of the application on their way out, and those of
+/// callers without mutual TLS ([`crate::plaintext`]).
+pub(crate) trait Requests: Clone + Send + Unpin + 'static {
+    /// The worker that has the connection.
+    fn worker(&self) -> &Arc<Worker>;
+
+    /// Cancelled when the connection shall end after what it has under way.
+    fn finish(&self) -> &CancellationToken;
+
+    /// Cancelled when it shall end if it is idle, too.
+    fn rest(&self) -> &CancellationToken;
+
+    /// Where requests are counted that cannot be read.
+    fn unread(&self) -> &Arc<Counted>;
+
+    /// Serves one request; the response streams after this returns.
+    fn serve(
+        self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + Send;
+}
+
+impl Requests for Client {
+    fn worker(&self) -> &Arc<Worker> {
+        &self.listener.worker
+    }
+
+    fn finish(&self) -> &CancellationToken {
+        &self.listener.worker.finish
+    }
+
+    fn rest(&self) -> &CancellationToken {
+        &self.listener.worker.rest
+    }
+
+    fn unread(&self) -> &Arc<Counted> {
+        &self.listener.worker.unrouted
+    }
+
+    fn serve(
+        self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + Send {
+        request::serve(self, request)
+    }
 }
 
 /// A connection of the application.
@@ -112,8 +170,30 @@ impl Socket {
 
 /// Accepts connections of the application until the worker finishes.
 pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Semaphore>) {
-    let finish = listener.worker.finish.clone();
-    let intake = Arc::clone(&listener.worker.shard.intake);
+    let worker = Arc::clone(&listener.worker);
+    let serve = |stream| serve(Arc::clone(&listener), stream);
+    accept(
+        worker,
+        socket,
+        room,
+        "a connection of the application",
+        serve,
+    )
+    .await;
+}
+
+/// Accepts connections of clients until the worker finishes. Each is served by a task with this name.
+pub(crate) async fn accept<F>(
+    worker: Arc<Worker>,
+    socket: Socket,
+    room: Arc<Semaphore>,
+    name: &'static str,
+    serve: impl Fn(ApplicationStream) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let finish = worker.finish.clone();
+    let intake = Arc::clone(&worker.shard.intake);
     let mut acceptor = Acceptor::new(socket, room, intake);
     let failures = LimitedLog::by_a_state();
     loop {
@@ -125,12 +205,8 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
         match accepted {
             Ok((stream, permit)) => {
                 let is_one_of_the_last = descriptors::is_one_of_the_last(&stream);
-                let of_connection = Arc::clone(&listener);
-                let serving = serve(of_connection, stream).map(|()| drop(permit));
-                listener
-                    .worker
-                    .tasks
-                    .spawn(alone("a connection of the application", serving));
+                let serving = serve(stream).map(|()| drop(permit));
+                worker.tasks.spawn(alone(name, serving));
                 if is_one_of_the_last {
                     failures.log(|left_out| {
                         tracing::warn!(
@@ -190,16 +266,13 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
             http1::serve(client(listener, &stream), stream, first).await;
         }
         Ok(Ok(Some(ClientProtocol::Http2))) => {
-            Box::pin(serve_http2(
-                client(listener, &stream),
-                Connection::new(stream, first, None),
-            ))
-            .await;
+            Box::pin(serve_http2(client(listener, &stream), stream, first)).await;
         }
         // Part of a head has arrived, and the rest does not follow.
         Err(_) if !first.is_empty() => {
             let slow = refusal::slow(patience);
-            Box::pin(refusal::refuse(&listener.worker, stream, &first, slow)).await;
+            let client = client(listener, &stream);
+            Box::pin(refusal::refuse(&client, stream, &first, slow)).await;
         }
         // A client that stays silent is not an HTTP client: it is refused as TCP is.
         Err(_) if protocol.is_none() => Box::pin(tunnel::serve(&listener, stream)).await,
@@ -219,16 +292,22 @@ fn source_of(listener: &Listener, stream: &ApplicationStream) -> u64 {
     balance::hash(format!("{workload} {host:?}").as_bytes())
 }
 
-async fn serve_http2(client: Client, connection: Connection) {
-    let finish = client.listener.worker.finish.clone();
-    let mut builder = http2::Builder::new(Tracked(client.listener.worker.tasks.clone()));
+/// Serves an HTTP/2 connection of which `first` was read already.
+pub(crate) async fn serve_http2<R: Requests>(
+    client: R,
+    stream: ApplicationStream,
+    first: BytesMut,
+) {
+    let connection = Connection::new(stream, first, None);
+    let finish = client.finish().clone();
+    let mut builder = http2::Builder::new(Tracked(client.worker().tasks.clone()));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits::HTTP2_STREAMS_MAX)
         .max_header_list_size(limits::HTTP2_HEAD_BYTES_READ)
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW);
-    let service = service_fn(move |request| request::serve(client.clone(), request));
+    let service = service_fn(move |request| client.clone().serve(request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(connection), service));
     tokio::select! {
         biased;

@@ -143,13 +143,8 @@ impl Exchange {
         let cause = self.judge(&head, &mut picked.flight, clock, at)?;
         let bodiless = to_head || response::is_bodiless(head.status);
         let lease = (lease, self.worker.tasks.clone());
-        let body = OutsideBody::new(
-            body,
-            upload,
-            (moved, permission),
-            lease,
-            (bodiless, afterwards),
-        );
+        let body = OutsideBody::new(body, upload, moved, lease, (bodiless, afterwards));
+        let body = body.until(Box::pin(permission.withdrawn()));
         Ok(Answered {
             response: Response::from_parts(head, ()),
             body: AnswerStream::Outside(Box::new(body)),
@@ -250,7 +245,7 @@ impl Permission {
         };
         let asked = self.asked.as_ref();
         let call = Call {
-            caller: &self.worker.shared.identity,
+            caller: Some(&self.worker.shared.identity),
             parent: None,
             request: asked.map(|(method, uri)| (method.as_str(), uri.path())),
         };

@@ -13,7 +13,6 @@ use http_body::{Body, Frame, SizeHint};
 use weft_transport::alone::alone;
 use weft_transport::tasks::Tasks;
 
-use super::outside::Permission;
 use crate::application::body::Moved;
 use crate::application::{AnswerBody, Lease, Uploading, poll_upload};
 use crate::failure::{Failure, Reason};
@@ -30,17 +29,19 @@ pub(crate) struct OutsideBody {
     /// The answer has no content, whatever comes.
     bodiless: bool,
     afterwards: ConnectionReuse,
-    permission: Arc<Permission>,
-    /// Ready when a table forbids the call; made when the body has to be waited for.
-    withdrawn: Option<Pin<Box<dyn Future<Output = Failure> + Send>>>,
+    /// What ends it before its time.
+    ended: Option<Ended>,
 }
+
+/// Done when an answer has to end, with the reason. It also holds what is held until then.
+pub(crate) type Ended = Pin<Box<dyn Future<Output = Failure> + Send>>;
 
 impl OutsideBody {
     /// The body of an answer whose head was checked, with this result.
     pub(crate) fn new(
         body: AnswerBody,
         upload: Option<Uploading>,
-        (moved, permission): (Arc<Moved>, Arc<Permission>),
+        moved: Arc<Moved>,
         lease: (Lease, Tasks),
         (bodiless, afterwards): (bool, ConnectionReuse),
     ) -> Self {
@@ -51,23 +52,19 @@ impl OutsideBody {
             lease: Some(lease),
             bodiless,
             afterwards,
-            permission,
-            withdrawn: None,
+            ended: None,
         }
+    }
+
+    /// Ends when this is done, if it has not ended before.
+    pub(crate) fn until(mut self, ended: Ended) -> Self {
+        self.ended = Some(ended);
+        self
     }
 
     /// Bytes of the request that were handed on.
     pub(crate) fn sent(&self) -> u64 {
         self.moved.sent.load(Ordering::Relaxed)
-    }
-
-    fn poll_withdrawn(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
-        let permission = &self.permission;
-        let withdrawn = || Box::pin(Arc::clone(permission).withdrawn()) as Pin<Box<_>>;
-        self.withdrawn
-            .get_or_insert_with(withdrawn)
-            .as_mut()
-            .poll(cx)
     }
 
     fn broken(&mut self) -> Failure {
@@ -88,6 +85,12 @@ impl Body for OutsideBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let this = self.get_mut();
+        if let Some(ended) = &mut this.ended
+            && let Poll::Ready(failure) = ended.as_mut().poll(cx)
+        {
+            (this.ended, this.lease) = (None, None);
+            return Poll::Ready(Some(Err(failure)));
+        }
         if let Err(failure) = poll_upload(&mut this.upload, cx) {
             this.lease = None;
             return Poll::Ready(Some(Err(failure)));
@@ -95,15 +98,10 @@ impl Body for OutsideBody {
         if this.bodiless {
             return Poll::Ready(None);
         }
-        let frame = match Pin::new(&mut this.body).poll_frame(cx) {
-            Poll::Pending => {
-                let failure = ready!(this.poll_withdrawn(cx));
-                this.lease = None;
-                return Poll::Ready(Some(Err(failure)));
-            }
-            Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Ready(Some(Ok(frame))) => frame,
-            Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(this.broken()))),
+        let frame = match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            None => return Poll::Ready(None),
+            Some(Ok(frame)) => frame,
+            Some(Err(_)) => return Poll::Ready(Some(Err(this.broken()))),
         };
         let frame = match frame.into_trailers() {
             Ok(mut trailers) => {

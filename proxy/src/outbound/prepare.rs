@@ -14,7 +14,7 @@ use crate::http::fields;
 use crate::limits;
 
 /// Refuses requests that no destination accepts.
-pub(super) fn check(head: &Parts, via: &str) -> Result<(), Failure> {
+pub(crate) fn check(head: &Parts, via: &str) -> Result<(), Failure> {
     if head.method == Method::CONNECT {
         return Err(Failure::new(
             Reason::MethodRefused,
@@ -66,7 +66,7 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
 //# If a proxy receives an OPTIONS request with an absolute-form of request-target in which the URI has an
 //# empty path and no query component, then the last proxy on the request chain MUST send a request-target of
 //# "*" when it forwards the request to the indicated origin server.
-pub(super) fn mean_whole_server(head: &mut Parts) {
+pub(crate) fn mean_whole_server(head: &mut Parts) {
     if head.method != Method::OPTIONS || head.version > Version::HTTP_11 || has_path(&head.uri) {
         return;
     }
@@ -117,7 +117,7 @@ pub(super) fn authority_to_send(
 }
 
 /// Rewrites the target as the mesh sends it: the authority that was found, and a path.
-pub(super) fn aim(head: &mut Parts, authority: Authority) -> Result<(), Failure> {
+pub(crate) fn aim(head: &mut Parts, authority: Authority) -> Result<(), Failure> {
     let mut parts = std::mem::take(&mut head.uri).into_parts();
     parts.scheme = Some(Scheme::HTTPS);
     parts.authority = Some(authority);

@@ -16,23 +16,25 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 use weft_transport::locks::lock;
 
+use super::Requests;
 use crate::failure::{Failure, Reason};
 use crate::http::{answer, request_id};
 use crate::limits;
 use crate::record::Record;
 use crate::stream::ApplicationStream;
-use crate::worker::Worker;
 
 /// Answers on a connection on which HTTP parsing has failed, and closes it.
-pub(super) async fn refuse(
-    worker: &Worker,
+pub(crate) async fn refuse(
+    client: &impl Requests,
     mut stream: ApplicationStream,
     unread: &[u8],
     failure: Failure,
 ) {
+    let worker = client.worker();
     let id = request_id::make(rand::RngExt::random(&mut *lock(&worker.random)));
     let head = guess(unread);
-    let (counted, observers) = (Arc::clone(&worker.unrouted), Arc::clone(&worker.observers));
+    let counted = Arc::clone(client.unread());
+    let observers = Arc::clone(&worker.observers);
     let mut record = Record::new(counted, observers, Instant::now(), &head, Some(id.clone()));
     let bodiless = head.method == Method::HEAD;
     let (response, text) = answer::answer(&failure, false, bodiless, Some(&id));
@@ -82,7 +84,7 @@ pub(super) fn reason(error: &hyper::Error, unread: &[u8], patience: Duration) ->
 }
 
 /// A head that does not end.
-pub(super) fn slow(patience: Duration) -> Failure {
+pub(crate) fn slow(patience: Duration) -> Failure {
     let detail = format!("the head was not there after {patience:?}");
     Failure::new(Reason::RequestTooSlow, detail)
 }

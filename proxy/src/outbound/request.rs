@@ -106,18 +106,22 @@ fn relay(
         answered.body.size_hint().exact(),
     );
     let ends_with_connection = !ended && length.is_none() && !record.has_no_content();
-    // hyper's HTTP/1.1 side panics on HTTP/3 as version.
-    head.version = match version {
-        Version::HTTP_2 => Version::HTTP_2,
-        // Otherwise hyper would say `keep-alive` to a client that asked for it, and close all the same.
-        Version::HTTP_10 if ends_with_connection => Version::HTTP_10,
-        _ => Version::HTTP_11,
-    };
+    head.version = version_to(version, ends_with_connection);
     record.trailers(&head.headers);
     record.flight = Some(answered.flight);
     let pump = answered.upward.into_pump();
     let body = ResponseBody::peer(answered.body, pump, idle, record, version);
     Response::from_parts(head, body)
+}
+
+/// The version of an answer to a client of that version. hyper's HTTP/1.1 side panics on HTTP/3.
+pub(crate) fn version_to(client: Version, ends_with_connection: bool) -> Version {
+    match client {
+        Version::HTTP_2 => Version::HTTP_2,
+        // Otherwise hyper would say `keep-alive` to a client that asked for it, and close all the same.
+        Version::HTTP_10 if ends_with_connection => Version::HTTP_10,
+        _ => Version::HTTP_11,
+    }
 }
 
 /// When the response's body must be over; a stream that the client reads without a deadline may go on.

@@ -14,7 +14,7 @@ use std::time::Instant;
 use weft_config::table::{self, Mode, Priority};
 use weft_transport::identity::SpiffeId;
 use weft_transport::locks::lock;
-use weft_transport::shares::leaves_room;
+use weft_transport::shares::{Source, leaves_room};
 
 use super::destination::Event;
 use super::overload::classes::Class;
@@ -25,7 +25,27 @@ use super::overload::{Change, Outcome, Overload, Ticket};
 pub(crate) struct Concurrency {
     in_flight: AtomicU32,
     adaptive: Mutex<Adaptive>,
-    callers: Mutex<BTreeMap<SpiffeId, Weak<Load>>>,
+    callers: Known<SpiffeId>,
+    /// Callers that prove no identity.
+    sources: Known<Source>,
+}
+
+/// Callers that are remembered, by what tells them apart.
+#[derive(Debug)]
+struct Known<K>(Mutex<BTreeMap<K, Weak<Load>>>);
+
+impl<K: Ord + Clone> Known<K> {
+    fn caller(&self, key: &K) -> Caller {
+        let mut callers = lock(&self.0);
+        if let Some(known) = callers.get(key).and_then(Weak::upgrade) {
+            return Caller(known);
+        }
+        // As many callers as have connections; the number of connections is bounded.
+        callers.retain(|_, caller| caller.strong_count() > 0);
+        let caller = Caller::default();
+        callers.insert(key.clone(), Arc::downgrade(&caller.0));
+        caller
+    }
 }
 
 /// The adaptive limit, and how many callers have requests that wait.
@@ -35,8 +55,9 @@ struct Adaptive {
     callers: u32,
 }
 
-/// One caller of a service, whatever connection it uses: the same identity is the same caller. It counts the
-/// requests that it has under way. It is remembered while one of its connections refers to it.
+/// One caller of a service, whatever connection it uses: the same identity is the same caller, and without
+/// one the same source address. It counts the requests that it has under way. It is remembered while one of
+/// its connections refers to it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Caller(Arc<Load>);
 
@@ -149,21 +170,19 @@ impl Concurrency {
                 overload: Overload::new(now),
                 callers: 0,
             }),
-            callers: Mutex::default(),
+            callers: Known(Mutex::default()),
+            sources: Known(Mutex::default()),
         }
     }
 
     /// The caller of that identity.
     pub(crate) fn caller(&self, identity: &SpiffeId) -> Caller {
-        let mut callers = lock(&self.callers);
-        if let Some(known) = callers.get(identity).and_then(Weak::upgrade) {
-            return Caller(known);
-        }
-        // As many callers as have connections; the number of connections is bounded.
-        callers.retain(|_, caller| caller.strong_count() > 0);
-        let caller = Caller::default();
-        callers.insert(identity.clone(), Arc::downgrade(&caller.0));
-        caller
+        self.callers.caller(identity)
+    }
+
+    /// The caller at that address, which proves no identity.
+    pub(crate) fn caller_at(&self, source: Source) -> Caller {
+        self.sources.caller(&source)
     }
 
     /// Asks for one more request. A request that is let in must later call [`Self::end`], and before that
@@ -407,7 +426,7 @@ mod tests {
         assert_ne!(one, caller("c"));
         drop((one, two));
         let _other = caller("b");
-        assert_eq!(lock(&concurrency.callers).len(), 1);
+        assert_eq!(lock(&concurrency.callers.0).len(), 1);
     }
 
     #[test]

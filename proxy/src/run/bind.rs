@@ -6,13 +6,16 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use weft_config::settings::LocalAddress;
 use weft_transport::private_socket::{is_answered, socket_at};
 
 use super::RunError;
+use crate::inbound::served::ServedService;
 use crate::limits;
+use crate::outbound::route::Destination;
 use crate::takeover::OfferedSockets;
 
 /// A bound socket that no runtime owns yet.
@@ -31,6 +34,15 @@ impl Unowned {
             Self::Unix(listener) => listener.as_fd().try_clone_to_owned(),
         }
     }
+}
+
+/// Where the connections of a listener lead.
+#[derive(Clone)]
+pub(super) enum LeadsTo {
+    /// Out into the mesh: calls of the application.
+    Mesh(Destination),
+    /// To the application: calls without mutual TLS.
+    Application(Arc<ServedService>),
 }
 
 /// One listener of the settings with all its sockets.
@@ -72,9 +84,29 @@ pub(super) fn outbound(
     workers: usize,
     inherited: Option<&mut OfferedSockets>,
 ) -> Result<Bound, RunError> {
+    let purpose = "for the application (outbound.listeners, or --outbound)";
+    listener((wanted, purpose), number, workers, inherited)
+}
+
+/// The same for callers without mutual TLS.
+pub(super) fn plaintext(
+    wanted: SocketAddr,
+    workers: usize,
+    inherited: Option<&mut OfferedSockets>,
+) -> Result<Bound, RunError> {
+    let purpose = "for callers without mutual TLS (inbound.services[].plaintext_listen)";
+    listener((&LocalAddress::Tcp(wanted), purpose), 0, workers, inherited)
+}
+
+fn listener(
+    (wanted, purpose): (&LocalAddress, &'static str),
+    number: usize,
+    workers: usize,
+    inherited: Option<&mut OfferedSockets>,
+) -> Result<Bound, RunError> {
     let failed = |error| RunError::Listen {
         address: wanted.to_string(),
-        purpose: "for the application (outbound.listeners, or --outbound)",
+        purpose,
         error,
     };
     let taken = inherited.and_then(|offered| take(&mut offered.listeners, wanted));

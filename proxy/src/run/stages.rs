@@ -28,12 +28,11 @@ use weft_transport::vital;
 use weft_transport::wire::Port;
 
 use super::admin::{self, At};
+use super::listeners::{self, Listener};
 use super::mesh_port::{self, Carrier};
 use super::running::{Serving, Signals};
 use super::thread::{self, Plan};
-use super::{
-    ControlPlane, Process, RunError, Running, bind, destination, random, reset_key, served, table,
-};
+use super::{ControlPlane, Process, RunError, Running, random, reset_key, served, table};
 use crate::access_log::Writer;
 use crate::admin::outlook::Listening;
 use crate::admin::server::{Endpoint, Servers};
@@ -41,7 +40,6 @@ use crate::admin::{self as routes, State};
 use crate::health;
 use crate::inbound::served::{Served, ServedService};
 use crate::metrics::Shard;
-use crate::outbound::route::Destination;
 use crate::record::Observers;
 use crate::resilience::destination::Destinations;
 use crate::resilience::rate::NamedRates;
@@ -58,12 +56,6 @@ struct StageContext {
     process: Option<Arc<dyn Process>>,
     /// The certificate with which it started.
     svid: Arc<Svid>,
-}
-
-/// A listener of the application.
-struct Listener {
-    leads_to: Destination,
-    bound: bind::Bound,
 }
 
 /// The mesh port.
@@ -169,13 +161,9 @@ impl Bound {
         let inherited = offered.as_mut().and_then(|offered| offered.mesh.take());
         let ports = mesh_port::ports(carrier, &mesh_settings, svid.id(), inherited)?;
         let mesh = Mesh::of(ports, &mesh_settings, settings.inbound.is_some())?;
-        let mut listeners = Vec::new();
-        for (number, listener) in settings.outbound.iter().enumerate() {
-            let workers = usize::from(workers.get());
-            let bound = bind::outbound(&listener.listen, number, workers, offered.as_mut())?;
-            let leads_to = destination(&listener.target, &namespace, bound.port())?;
-            listeners.push(Listener { leads_to, bound });
-        }
+        let workers = usize::from(workers.get());
+        let offers = offered.as_mut();
+        let listeners = listeners::all(&settings, &namespace, &services, workers, offers)?;
         let admin = admin::Bound::bind(&settings.admin, offered.as_mut())?;
         // This closes the sockets that the settings no longer name.
         drop(offered);
@@ -341,10 +329,12 @@ impl Built {
             shards.push(shard);
             workers.push(over);
         }
-        let of_listener = |one: &Listener| (one.bound.address.clone(), one.leads_to.clone());
         let listening = Listening {
             mesh: settings.inbound.is_some().then_some(mesh.address),
-            outbound: listeners.iter().map(of_listener).collect(),
+            outbound: listeners
+                .iter()
+                .filter_map(Listener::of_application)
+                .collect(),
         };
         let state = Arc::new(State::new(
             given.credentials.clone(),
@@ -433,7 +423,10 @@ impl Confirmed {
             state,
             control: given.control,
             drain: given.settings.drain,
-            outbound: listeners.into_iter().map(|one| one.bound.address).collect(),
+            outbound: listeners
+                .iter()
+                .filter_map(|one| Some(one.of_application()?.0))
+                .collect(),
             mesh,
             admin: admin.address,
             signals,

@@ -1,6 +1,8 @@
 //! One worker's thread: a current-thread runtime that owns its sockets, its endpoint and its tasks.
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use weft_transport::vital;
 use weft_transport::wire::{Listener as MeshListener, Port};
 
 use super::RunError;
-use super::bind::Unowned;
+use super::bind::{LeadsTo, Unowned};
 use super::memory::give_back;
 use crate::directory::Directory;
 use crate::http::upload::ReplayMemory;
@@ -29,8 +31,8 @@ use crate::inbound::{self, Inbound};
 use crate::limits;
 use crate::metrics::Shard;
 use crate::outbound::passing::Passing;
-use crate::outbound::route::Destination;
 use crate::outbound::{self, Listener, Socket};
+use crate::plaintext;
 use crate::record::Observers;
 use crate::worker::{Shared, Worker, follow};
 
@@ -41,8 +43,8 @@ pub(super) struct Plan {
     pub(super) shard: Arc<Shard>,
     pub(super) mesh_port: Port,
     pub(super) serves: bool,
-    /// Its listeners, each with its destination.
-    pub(super) sockets: Vec<(Destination, Unowned)>,
+    /// Its listeners.
+    pub(super) sockets: Vec<(LeadsTo, Unowned)>,
     pub(super) tables: watch::Receiver<Option<Arc<Table>>>,
     /// The subscription whose tables are used.
     pub(super) trust_domain: TrustDomain,
@@ -67,6 +69,9 @@ pub(super) struct Started {
 }
 
 type Outcome = Result<Started, RunError>;
+
+/// The work of a listener.
+type Accepting = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Starts the thread. The first receiver reports that it runs, the second that it is over.
 pub(super) fn spawn(
@@ -150,30 +155,46 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         "sweeping connections out of the mesh",
         sweeping,
     ));
-    if plan.serves {
-        let inbound = Arc::new(Inbound::new(Arc::clone(&worker)));
-        let sweeping = sweep(Arc::downgrade(&inbound));
+    let inbound = (plan.serves).then(|| Arc::new(Inbound::new(Arc::clone(&worker))));
+    if let Some(inbound) = &inbound {
+        let sweeping = sweep(Arc::downgrade(inbound));
         background.spawn(vital::until("sweeping connections", finish(), sweeping));
-        let accepting = inbound::listen(inbound, Arc::clone(&listener));
+        let accepting = inbound::listen(Arc::clone(inbound), Arc::clone(&listener));
         let (name, ending) = ("accepting peers", finish());
         worker.tasks.spawn(vital::until(name, ending, accepting));
     }
     let room = Arc::new(Semaphore::new(limits::OUTBOUND_CONNECTIONS_MAX));
     let mut failure = None;
-    let mut listeners = Vec::new();
-    for (destination, socket) in plan.sockets {
-        match own(socket) {
-            Ok(socket) => {
+    let mut listeners: Vec<Accepting> = Vec::new();
+    for (leads_to, socket) in plan.sockets {
+        let socket = match own(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                failure = Some(RunError::Worker(error));
+                continue;
+            }
+        };
+        match (leads_to, &inbound) {
+            (LeadsTo::Mesh(destination), _) => {
                 let listener = Arc::new(Listener {
                     worker: Arc::clone(&worker),
                     destination,
                 });
                 let accepting = outbound::listen(listener, socket, Arc::clone(&room));
-                listeners.push(accepting);
+                listeners.push(Box::pin(accepting));
             }
-            Err(error) => failure = Some(RunError::Worker(error)),
+            (LeadsTo::Application(service), Some(inbound)) => {
+                let listener = plaintext::Listener::new(Arc::clone(inbound), service);
+                // Of its own, so that callers without mutual TLS leave the application its connections.
+                let room = Arc::new(Semaphore::new(limits::PLAINTEXT_ROOM));
+                let accepting = plaintext::listen(Arc::new(listener), socket, room);
+                listeners.push(Box::pin(accepting));
+            }
+            // Only a sidecar that serves has such a listener.
+            (LeadsTo::Application(_), None) => {}
         }
     }
+    drop(inbound);
     if let Some(failure) = failure {
         return drop(started.send(Err(failure)));
     }

@@ -79,6 +79,7 @@ impl Fabric {
                     service: service.parse().unwrap(),
                     port: 80,
                     application: LocalAddress::Tcp(*application),
+                    plaintext: None,
                     send_via: true,
                     details: Details::default(),
                     health: HealthCheck::connects(

@@ -125,6 +125,7 @@ impl Mesh {
             service: name.parse().unwrap(),
             port,
             application: LocalAddress::Tcp(application),
+            plaintext: None,
             send_via: true,
             details: Details::default(),
             health: HealthCheck::connects(LocalAddress::Tcp(application), Duration::from_secs(1)),

@@ -151,6 +151,7 @@ impl FromStr for InboundFlag {
             service,
             port,
             application,
+            plaintext_listen: None,
             send_via: None,
             health: None,
             weight: None,

@@ -96,22 +96,25 @@ fn rule(
         }
     }
     let mut callers = BTreeSet::new();
-    let mut any = from.is_none();
+    let (mut any, mut proven) = (from.is_none(), false);
     for source in from.iter().flat_map(Place::items) {
         match source
             .field("source")
             .map(|one| self::callers(document, &one, action, mesh, output))
         {
             None | Some(Some(Callers::Any)) => any = true,
+            Some(Some(Callers::Proven)) => proven = true,
             Some(Some(Callers::These(some))) => callers.extend(some),
             Some(None) => {}
         }
     }
-    if !any && callers.is_empty() {
+    if !any && !proven && callers.is_empty() {
         return Vec::new();
     }
     let callers = if any {
         Callers::Any
+    } else if proven {
+        Callers::Proven
     } else {
         Callers::These(callers)
     };
@@ -168,9 +171,10 @@ fn callers(
                 _ => lost.push(at.clone()),
             }
         }
-        if !any {
-            found = Callers::These(some);
-        }
+        found = match any {
+            true => Callers::Proven,
+            false => Callers::These(some),
+        };
     }
     if let Some(at) = &namespaces {
         if is_deny || principals.is_some() || at.texts().iter().any(|one| one.contains('*')) {

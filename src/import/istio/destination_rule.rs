@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use crate::import::durations::{duration, seconds};
+use crate::import::external::TLS_FIELDS;
 use crate::import::mesh::{Mesh, ServiceKey};
 use crate::import::output::Output;
 use crate::import::reader::{Document, Fields, Place};
@@ -12,6 +13,9 @@ pub(super) fn import(document: &Document<'_>, mesh: &Mesh, output: &mut Output) 
     let mut fields = spec.fields();
     let host = fields.take("host");
     let text = host.as_ref().and_then(Place::text).unwrap_or_default();
+    if mesh.externals().knows(&text) {
+        return external(document, fields, output);
+    }
     let Some(key) = mesh.service(&text, &document.namespace) else {
         let at = host.unwrap_or(spec);
         let message = "is no Service of the mesh, so this has no counterpart";
@@ -45,6 +49,63 @@ pub(super) fn import(document: &Document<'_>, mesh: &Mesh, output: &mut Output) 
         }
     }
     fields.take("exportTo");
+    fields.rest(document, output);
+}
+
+/// A host of a ServiceEntry: its TLS is that of the ExternalService.
+fn external(document: &Document<'_>, mut fields: Fields<'_>, output: &mut Output) {
+    if let Some(at) = fields.take("trafficPolicy") {
+        let mut policy = at.fields();
+        let of_all = policy.take("tls");
+        let of_ports = policy.take("portLevelSettings");
+        let mut tls: Vec<Place<'_>> = of_all.into_iter().collect();
+        for at in of_ports.iter().flat_map(Place::items) {
+            let mut settings = at.fields();
+            settings.take("port");
+            tls.extend(settings.take("tls"));
+            settings.rest(document, output);
+        }
+        for at in &tls {
+            external_tls(document, at, output);
+        }
+        policy.rest(document, output);
+    }
+    fields.take("exportTo");
+    fields.rest(document, output);
+}
+
+fn external_tls(document: &Document<'_>, at: &Place<'_>, output: &mut Output) {
+    let mut fields = at.fields();
+    let mode = fields.take("mode");
+    for (name, _) in TLS_FIELDS {
+        fields.take(name);
+    }
+    match mode.as_ref().and_then(Place::text).as_deref() {
+        Some("SIMPLE" | "MUTUAL" | "DISABLE") | None => {}
+        Some(_) => {
+            let message = "a service outside of the mesh proves no identity of it: no TLS is begun";
+            output.dropped(document, at, message, "write mode: SIMPLE");
+        }
+    }
+    if let Some(at) = fields.take("insecureSkipVerify") {
+        output.dropped(
+            document,
+            &at,
+            "weft checks every certificate",
+            "name its root by caFile",
+        );
+    }
+    for name in ["credentialName", "subjectAltNames"] {
+        if let Some(at) = fields.take(name) {
+            let message = "has no counterpart: weft reads files of the caller's host, and proves the name that it asks for";
+            output.dropped(
+                document,
+                &at,
+                message,
+                "write serverName, caFile, certificateFile and keyFile",
+            );
+        }
+    }
     fields.rest(document, output);
 }
 

@@ -216,8 +216,8 @@ pub(super) fn authorization(document: &Document<'_>, mesh: &Mesh, output: &mut O
     for at in refs.iter().flat_map(Place::items) {
         let one = required(document, &at, mesh, output);
         callers = match (callers, one) {
-            (Some(Callers::Any), one) => one,
-            (one, Some(Callers::Any)) => one,
+            (Some(Callers::Any | Callers::Proven), one) => one,
+            (one, Some(Callers::Any | Callers::Proven)) => one,
             (Some(Callers::These(a)), Some(Callers::These(b))) => {
                 Some(Callers::These(a.intersection(&b).cloned().collect()))
             }

@@ -190,6 +190,17 @@ catalogue! {
     APPLICATION_CHECKS = Counter("weft_application_checks_total", Things).by(OF_SERVICE, &[
         Label::one_of("result", &["passed", "refused", "late", "status", "not_serving", "broken"])
     ]);
+    /// Connections that came without mutual TLS to a served service with `plaintext_listen`: taken, or
+    /// refused because the Service is Strict or no table names it. crowded: of those taken, how many had to
+    /// end because their address, or all together, had as many as they may have.
+    PLAINTEXT_CONNECTIONS = Counter("weft_inbound_plaintext_connections_total", Things).by(OF_SERVICE, &[
+        Label::one_of("result", &["taken", "refused", "crowded"])
+    ]);
+    /// Connections without mutual TLS that are open.
+    PLAINTEXT_ACTIVE = Gauge("weft_inbound_plaintext_connections_active", Things).by(OF_SERVICE, &[]);
+    /// Addresses from which callers without mutual TLS came within the last hour, 256 at most. `weft
+    /// endpoints` beside the application names them.
+    PLAINTEXT_CALLERS = Gauge("weft_inbound_plaintext_callers", Things).by(OF_SERVICE, &[]);
     /// Calls of a served service under way.
     IN_FLIGHT = Gauge("weft_concurrency_in_flight", Things).by(OF_SERVICE, &[]);
     /// Calls of a served service that are let in at once, by limit.

@@ -37,6 +37,11 @@ metadata: { name: closed, namespace: shop }
 spec: { ports: [ { port: 80, protocol: http } ] }
 ---
 apiVersion: weft.dev/v1alpha1
+kind: Service
+metadata: { name: moving, namespace: shop }
+spec: { mutualTls: Permissive, ports: [ { port: 80, protocol: http } ] }
+---
+apiVersion: weft.dev/v1alpha1
 kind: AuthorizationPolicy
 metadata: { name: no-admin, namespace: shop }
 spec:
@@ -246,6 +251,29 @@ fn a_sidecar_that_serves_an_application_of_h2c_and_cannot_is_named_and_its_calle
     let fitted = told(lacking(Feature::H2c), &[]);
     assert!(!fitted.table.services[&name("dual")].ports[&80].h2c);
     assert_eq!(withheld(&fitted), []);
+}
+
+#[test]
+fn only_a_sidecar_that_serves_is_told_to_take_callers_without_mutual_tls_and_named_if_it_cannot() {
+    let takes = |fitted: &Fitted| {
+        let authorization = &fitted.table.services[&name("moving")].authorization;
+        authorization.as_ref().map(|one| one.plaintext)
+    };
+    let fitted = told(Features::all(), &["moving"]);
+    assert_eq!(takes(&fitted), Some(true));
+    assert_eq!(takes(&told(Features::all(), &[])), None);
+    let strict = &told(Features::all(), &["front"]).table.services[&name("front")];
+    assert!(!strict.authorization.as_ref().unwrap().plaintext);
+    let fitted = told(lacking(Feature::Plaintext), &["moving"]);
+    assert_eq!(takes(&fitted), Some(false));
+    assert!(!is_closed(&fitted, "moving"), "peers may call it as before");
+    assert_eq!(withheld(&fitted), [("Service/shop/moving", "plaintext")]);
+    assert!(
+        !String::from_utf8(fitted.json().unwrap())
+            .unwrap()
+            .contains("plaintext")
+    );
+    assert_eq!(told(lacking(Feature::Plaintext), &[]).withheld, []);
 }
 
 #[test]

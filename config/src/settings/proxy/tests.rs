@@ -128,6 +128,13 @@ fn what_makes_no_sense_together_is_refused_with_its_field() {
             "outbound.listeners[1].listen: 127.0.0.1:1 is used by two listeners",
         ),
         (
+            WHOLE.replace(
+                "application: \"127.0.0.1:8080\"",
+                "application: \"127.0.0.1:8080\", plaintext_listen: \"127.0.0.1:5001\"",
+            ),
+            "inbound.services[0].plaintext_listen: 127.0.0.1:5001 is used by another listener: give each its own",
+        ),
+        (
             format!("{WHOLE}\ntimeouts: {{ stream_idle: 1ms }}"),
             "timeouts.stream_idle: 1ms is out of range: write 10ms to 168h",
         ),

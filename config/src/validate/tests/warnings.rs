@@ -106,3 +106,19 @@ fn a_backend_that_is_missing_is_no_open_one_as_well() {
         ]
     );
 }
+
+#[test]
+fn a_service_that_only_routes_reach_and_that_takes_callers_without_mutual_tls_is_a_warning() {
+    let service = |callers: &str| {
+        check(&format!(
+            "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {{name: orders, namespace: shop}}\n\
+             spec: {{ports: [{{port: 80, protocol: http}}], callers: {callers}, mutualTls: Permissive}}\n"
+        ))
+    };
+    let found = service("RouteOnly").join("\n");
+    assert!(
+        found.contains("spec.mutualTls: lets in no caller without mutual TLS"),
+        "{found}"
+    );
+    assert!(service("Any").is_empty());
+}

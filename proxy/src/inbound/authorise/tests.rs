@@ -54,7 +54,7 @@ fn table(services: &[(&str, Default, Vec<Rule>)]) -> Table {
 fn ask(table: &Table, caller: &str, method: &str, path: &str) -> Result<(), String> {
     let caller = id(caller);
     let call = Call {
-        caller: &caller,
+        caller: Some(&caller),
         parent: None,
         request: Some((method, path)),
     };
@@ -68,7 +68,7 @@ fn ask(table: &Table, caller: &str, method: &str, path: &str) -> Result<(), Stri
 fn without_a_table_or_an_entry_all_is_denied() {
     let caller = id("frontend");
     let call = Call {
-        caller: &caller,
+        caller: Some(&caller),
         parent: None,
         request: None,
     };
@@ -148,7 +148,7 @@ fn audit_decides_nothing_and_is_reported() {
     )]);
     let caller = id("x");
     let call = Call {
-        caller: &caller,
+        caller: Some(&caller),
         parent: None,
         request: Some(("GET", "/")),
     };
@@ -169,7 +169,7 @@ fn the_parent_must_allow_too() {
     ]);
     let (caller, parent, stranger) = (id("x"), name("shopfront"), name("stranger"));
     let call = |parent| Call {
-        caller: &caller,
+        caller: Some(&caller),
         parent: Some(parent),
         request: Some(("GET", "/")),
     };
@@ -247,7 +247,7 @@ fn where_case_is_ignored_a_path_that_would_match_other_rules_is_refused() {
 fn an_unknown_parent_adds_nothing_unless_only_routes_lead() {
     let (caller, parent) = (id("x"), name("shopfront"));
     let call = Call {
-        caller: &caller,
+        caller: Some(&caller),
         parent: Some(&parent),
         request: Some(("GET", "/")),
     };
@@ -284,7 +284,7 @@ fn where_only_routes_lead_a_call_must_state_one_of_their_parents() {
     let verdict = |parent: Option<&ServiceName>| {
         let request = Some(("GET", "/"));
         let call = Call {
-            caller: &caller,
+            caller: Some(&caller),
             parent,
             request,
         };
@@ -299,6 +299,78 @@ fn where_only_routes_lead_a_call_must_state_one_of_their_parents() {
 }
 
 #[test]
+fn a_caller_without_identity_is_judged_only_where_the_service_takes_such_and_by_rules_for_any_caller()
+ {
+    let unproven = |authorization: Option<Authorization>, request| {
+        let mut table = table(&[("orders", Default::Allow, vec![])]);
+        let orders = table.services.get_mut(&name("orders")).unwrap();
+        Arc::make_mut(orders).authorization = authorization;
+        let call = Call {
+            caller: None,
+            parent: None,
+            request,
+        };
+        let outcome = authorise(Some(&table), &Meant::own(&served()), &call).outcome;
+        let takes = takes_plaintext(Some(&table), &name("orders"));
+        // What refuses a connection refuses each of its calls, too.
+        assert!(takes.is_ok() || outcome.is_err());
+        outcome
+            .map(drop)
+            .map_err(|failure| failure.detail.into_owned())
+    };
+    let rules = |default, rules| {
+        Some(Authorization {
+            plaintext: true,
+            ..Authorization::new(default, rules)
+        })
+    };
+    let get = Some(("GET", "/"));
+    let strict =
+        "orders.shop takes only callers of the mesh (mutualTls: Strict): call it through a sidecar";
+    let open = Authorization::new(Default::Allow, vec![]);
+    assert_eq!(unproven(Some(open), get).unwrap_err(), strict);
+    assert_eq!(
+        unproven(None, get).unwrap_err(),
+        "no policy table for orders.shop here"
+    );
+    for request in [get, None] {
+        assert_eq!(unproven(rules(Default::Allow, vec![]), request), Ok(()));
+        let none = "no policy allows the call of a caller that proves no identity to orders.shop";
+        assert_eq!(
+            unproven(rules(Default::Deny, vec![]), request).unwrap_err(),
+            none
+        );
+        let named = || rule(Action::Allow, Some("frontend"), None, None);
+        assert_eq!(
+            unproven(rules(Default::Deny, vec![named()]), request).unwrap_err(),
+            none
+        );
+        let any = rule(Action::Allow, None, None, None);
+        assert_eq!(
+            unproven(rules(Default::Deny, vec![named(), any]), request),
+            Ok(())
+        );
+        let denied = rule(Action::Deny, Some("frontend"), None, None);
+        let denied = unproven(rules(Default::Allow, vec![denied]), request).unwrap_err();
+        assert!(
+            denied.ends_with("denies the call of a caller that proves no identity to orders.shop"),
+            "{denied}"
+        );
+    }
+    // No route leads such a caller.
+    let behind = Authorization {
+        parents: Some([name("front")].into()),
+        plaintext: true,
+        ..Authorization::new(Default::Allow, vec![])
+    };
+    assert!(
+        unproven(Some(behind), get)
+            .unwrap_err()
+            .starts_with("only routes lead to")
+    );
+}
+
+#[test]
 fn a_tunnel_is_not_admitted_by_a_rule_about_requests() {
     let table = table(&[(
         "orders",
@@ -307,7 +379,7 @@ fn a_tunnel_is_not_admitted_by_a_rule_about_requests() {
     )]);
     let caller = id("x");
     let call = Call {
-        caller: &caller,
+        caller: Some(&caller),
         parent: None,
         request: None,
     };
@@ -385,7 +457,7 @@ fn a_sidecar_with_fewer_features_permits_no_call_that_the_others_refuse() {
         {
             let (caller, parent) = (id("frontend"), parent.map(name));
             let call = Call {
-                caller: &caller,
+                caller: Some(&caller),
                 parent: parent.as_ref(),
                 request: Some(("GET", path)),
             };
