@@ -231,8 +231,8 @@ pub struct Service {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<Arc<External>>,
     /// The rules for its callers. Present only if this sidecar must decide: for services that it serves, for
-    /// those outside of the mesh that it sends to by itself, and for parents of routes that lead to either. If
-    /// it is absent there, no request may be delivered.
+    /// those outside of the mesh that it sends to by itself, and for parents of routes that lead to either.
+    /// If it is absent there, no request may be delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Authorization>,
 }

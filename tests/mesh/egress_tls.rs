@@ -1,6 +1,6 @@
-//! TLS to services outside of the mesh, ended by implementations other than weft's: gRPC, bytes, and a server that
-//! demands a certificate. The same through a Service (`spec.via`), whose sidecars then speak TLS. The caller's
-//! application also calls `orders`, whose requests must not notice.
+//! TLS to services outside of the mesh, ended by implementations other than weft's: gRPC, bytes, and a server
+//! that demands a certificate. The same through a Service (`spec.via`), whose sidecars then speak TLS. The
+//! caller's application also calls `orders`, whose requests must not notice.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -115,8 +115,8 @@ fn echo(
     (address, server)
 }
 
-/// Sends this many bytes, ends, and reads all that comes: the name that the server has for the client, and the
-/// same bytes.
+/// Sends this many bytes, ends, and reads all that comes: the name that the server has for the client, and
+/// the same bytes.
 fn exchanged(listener: SocketAddr, length: usize) -> Option<String> {
     let mut stream = connect(listener).ok()?;
     let mut writer = stream.try_clone().unwrap();

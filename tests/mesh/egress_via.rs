@@ -1,5 +1,5 @@
-//! Services outside of the mesh whose traffic is sent through a Service (`spec.via`): its sidecars decide for all
-//! callers. The applications of the callers also call `orders`, whose requests must not notice.
+//! Services outside of the mesh whose traffic is sent through a Service (`spec.via`): its sidecars decide for
+//! all callers. The applications of the callers also call `orders`, whose requests must not notice.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

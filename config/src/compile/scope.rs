@@ -105,8 +105,8 @@ impl Plan {
                 decides.insert(name);
                 decides.extend(&compiled.parents);
             }
-            // Beyond the sidecar that sends it, none can decide about a call that leaves the mesh: the caller's
-            // own, or those of the service that it is sent through.
+            // Beyond the sidecar that sends it, none can decide about a call that leaves the mesh: the
+            // caller's own, or those of the service that it is sent through.
             let external = compiled.service.external.as_ref();
             let leaves = external.is_some_and(|external| {
                 is_sent_from_here(external) && (external.via.is_some() || has(&scope.calls, place))

@@ -44,8 +44,8 @@ pub struct ExternalServiceSpec {
     #[serde(default, skip_serializing_if = "PathCase::is_sensitive")]
     #[schemars(extend("x-default" = word(PathCase::default())))]
     pub path_case: PathCase,
-    /// A Service of the mesh that its traffic is sent through: the sidecars that serve it decide for all callers,
-    /// and send outside. Callers reach them over the mesh.
+    /// A Service of the mesh that its traffic is sent through: the sidecars that serve it decide for all
+    /// callers, and send outside. Callers reach them over the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-default" = "the sidecar of each caller sends it outside"))]
     pub via: Option<ViaSpec>,

@@ -66,8 +66,8 @@ impl Withdrawn {
     }
 }
 
-/// The ports of a table that have the endpoints of this one: itself, and those of services outside of the mesh
-/// that are sent through it.
+/// The ports of a table that have the endpoints of this one: itself, and those of services outside of the
+/// mesh that are sent through it.
 fn ports_of<'t>(
     table: &'t Table,
     service: &ServiceName,

@@ -29,7 +29,8 @@ pub struct External {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tls: BTreeMap<u16, ExternalTls>,
     /// The service of the mesh whose sidecars send its traffic outside; none where each caller's own sidecar
-    /// does. A caller's table has the endpoints of that service at the ports, and of this type only the hosts.
+    /// does. A caller's table has the endpoints of that service at the ports, and of this type only the
+    /// hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<Via>,
 }

@@ -1,5 +1,5 @@
-//! The head of a request in the form that an application takes: that of HTTP/1.1 or HTTP/2, and with a word on
-//! whether there is a body, where its caller's sidecar does not say so.
+//! The head of a request in the form that an application takes: that of HTTP/1.1 or HTTP/2, and with a word
+//! on whether there is a body, where its caller's sidecar does not say so.
 
 use std::task::Poll;
 

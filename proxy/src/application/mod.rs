@@ -1,12 +1,12 @@
-//! The client of the application behind this sidecar, and of services outside of the mesh, over HTTP/1.1 (a pool
-//! for each caller) or HTTP/2 (a few connections for each caller).
+//! The client of the application behind this sidecar, and of services outside of the mesh, over HTTP/1.1 (a
+//! pool for each caller) or HTTP/2 (a few connections for each caller).
 //!
 //! One value per worker and served service, or address outside (`outside.rs`). The request was authorised
-//! before (`inbound/authorise.rs`, `outbound/outside.rs`). `body.rs` is a request on its way, `head.rs` the form
-//! of its head, `interim.rs` its interim responses, `pace.rs` how quickly it comes. [`crate::http::response`] says after which responses a connection of
-//! HTTP/1.1 may be used again; `idle.rs` decides for which caller, and `habits.rs` for which requests.
-//! Callers do not share connections of HTTP/2 either: windows and streams are counted per connection, so one
-//! caller could use them all up.
+//! before (`inbound/authorise.rs`, `outbound/outside.rs`). `body.rs` is a request on its way, `head.rs` the
+//! form of its head, `interim.rs` its interim responses, `pace.rs` how quickly it comes.
+//! [`crate::http::response`] says after which responses a connection of HTTP/1.1 may be used again; `idle.rs`
+//! decides for which caller, and `habits.rs` for which requests. Callers do not share connections of HTTP/2
+//! either: windows and streams are counted per connection, so one caller could use them all up.
 //!
 //! A request whose connection ends before an answer is sent again if that is safe: [`Lost`] holds what is
 //! known, [`Application::allow_resend`] decides.

@@ -99,7 +99,8 @@ impl Outside {
         }
     }
 
-    /// The head as it leaves the mesh: nothing of the mesh's own is on it. [`super::head`] says the rest of it.
+    /// The head as it leaves the mesh: nothing of the mesh's own is on it. [`super::head`] says the rest of
+    /// it.
     pub(crate) fn head(&self, head: &Parts, multiplexed: bool) -> Result<Parts, Failure> {
         let mut head = head.clone();
         fields::strip_request(&mut head.headers)?;

@@ -1,7 +1,7 @@
 //! Bodies that stream through: nothing is gathered, and no task is spawned for a request.
 //!
-//! [`pump`] moves a body to the peer, and [`Pump`] that of a request while its answer may have begun. Not here:
-//! the body of an answer to the application (`outbound/response_body.rs`).
+//! [`pump`] moves a body to the peer, and [`Pump`] that of a request while its answer may have begun. Not
+//! here: the body of an answer to the application (`outbound/response_body.rs`).
 
 use std::future::Future;
 use std::io;

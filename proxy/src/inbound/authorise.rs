@@ -73,8 +73,8 @@ struct Grounds<'t> {
 }
 
 /// Decides one call, before it is delivered and whenever the table changes while it runs. The policies of the
-/// service and of the parent must both allow it. Those of what is outside of the mesh hold in place of those of
-/// the service that it is sent through.
+/// service and of the parent must both allow it. Those of what is outside of the mesh hold in place of those
+/// of the service that it is sent through.
 ///
 /// A parent that the table does not know adds nothing: a route was just made or removed, and the caller's
 /// table is newer or older than this one. The caller may address the service directly, so the policies of the

@@ -1,8 +1,8 @@
-//! Who gets a call of a peer that is permitted: the application behind this sidecar, or a service outside of the
-//! mesh, whose addresses are dialled here for all callers.
+//! Who gets a call of a peer that is permitted: the application behind this sidecar, or a service outside of
+//! the mesh, whose addresses are dialled here for all callers.
 //!
-//! A call that reached no address may have another one. Whether it is sent again otherwise is for the caller's
-//! sidecar to decide, as for any call.
+//! A call that reached no address may have another one. Whether it is sent again otherwise is for the
+//! caller's sidecar to decide, as for any call.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,5 +1,5 @@
-//! What a call of a peer is for: a service that the application behind this sidecar serves, or one outside of the
-//! mesh that is sent through such a service (`spec.via` of an ExternalService). Pure.
+//! What a call of a peer is for: a service that the application behind this sidecar serves, or one outside of
+//! the mesh that is sent through such a service (`spec.via` of an ExternalService). Pure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,8 +92,8 @@ impl<'s> Meant<'s> {
         }
     }
 
-    /// Whether a table sends it through the service. Each new one is asked, so that a call under way ends with
-    /// the way that it takes.
+    /// Whether a table sends it through the service. Each new one is asked, so that a call under way ends
+    /// with the way that it takes.
     pub(super) fn is_sent_by(&self, table: &Table) -> bool {
         let Some(leaving) = &self.leaving else {
             return true;

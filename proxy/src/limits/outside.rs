@@ -83,6 +83,6 @@ pub const DNS_POINTERS_MAX: usize = 16;
 /// Names in a row that stand for others in one answer: as many as resolvers follow.
 pub const DNS_ALIASES_MAX: usize = 8;
 
-/// Addresses of a service outside of the mesh that are dialled for one call of a peer, one after the other: the
-/// time of each is bounded by OUTSIDE_CONNECT, and the peer sends a call again by itself.
+/// Addresses of a service outside of the mesh that are dialled for one call of a peer, one after the other:
+/// the time of each is bounded by OUTSIDE_CONNECT, and the peer sends a call again by itself.
 pub const LEAVING_DIALS_MAX: usize = 3;

@@ -332,8 +332,8 @@ fn share_of(
     }
 }
 
-/// The table of a sidecar that decides about calls to a service: one that serves it, or that sends it out of the
-/// mesh.
+/// The table of a sidecar that decides about calls to a service: one that serves it, or that sends it out of
+/// the mesh.
 fn deciding<'q>(
     question: &Question<'q>,
     service: &ServiceName,

@@ -212,8 +212,8 @@ fn failed(
     }
 }
 
-/// What was asked for when a call left the mesh. By it the call is judged again whenever the table changes: no
-/// other sidecar will do that.
+/// What was asked for when a call left the mesh. By it the call is judged again whenever the table changes:
+/// no other sidecar will do that.
 pub(super) struct Permission {
     worker: Arc<Worker>,
     cluster: Arc<Cluster>,

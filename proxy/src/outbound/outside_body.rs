@@ -1,6 +1,6 @@
 //! An answer from outside of the mesh on its way to the application, with the rest of the request that may
-//! still be under way. Its connection is used again once all of it was read. It ends when the policies come to
-//! forbid the call.
+//! still be under way. Its connection is used again once all of it was read. It ends when the policies come
+//! to forbid the call.
 
 use std::future::Future;
 use std::pin::Pin;

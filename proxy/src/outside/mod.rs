@@ -4,8 +4,8 @@
 //! them is HTTP/1.1, HTTP/2 or bytes, over TLS where the service says so.
 //!
 //! `tls.rs` is the TLS of a connection, `names/` resolves names. Not here: the client that sends requests
-//! ([`crate::application`], which also delivers to the application beside this sidecar), and who may send them
-//! (`outbound/outside.rs`).
+//! ([`crate::application`], which also delivers to the application beside this sidecar), and who may send
+//! them (`outbound/outside.rs`).
 
 pub(crate) mod names;
 mod tls;
