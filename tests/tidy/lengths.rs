@@ -2,17 +2,8 @@
 
 use super::{Findings, rust_sources};
 
-/// Lines of a file before its tests. A longer file has two subjects.
-const PRODUCT_LINES_MAX: usize = 500;
-
-/// Lines of a file of tests. A longer one is searched, and not read.
-const TEST_LINES_MAX: usize = 500;
-
-/// Longer files of tests, with the reason.
-const LONG_TESTS: [(&str, &str); 1] = [(
-    "src/import/tests.rs",
-    "documents of other meshes, each beside what becomes of it",
-)];
+/// Lines of a file before its tests, and of a file of tests. A longer file has two subjects.
+const LINES_MAX: usize = 500;
 
 /// Median number of lines per file, tests included. Longer files are searched instead of read.
 const MEDIAN_LINES_MAX: usize = 200;
@@ -23,25 +14,14 @@ const COMMENT_COLUMNS_MAX: usize = 110;
 #[test]
 fn no_file_tells_more_than_one_story() {
     let mut findings = Findings::default();
-    for source in rust_sources().iter().filter(|source| !source.is_test()) {
-        let lines = source.product_lines().count();
-        if lines > PRODUCT_LINES_MAX {
+    for source in rust_sources() {
+        let lines = match source.is_test() {
+            true => source.text.lines().count(),
+            false => source.product_lines().count(),
+        };
+        if lines > LINES_MAX {
             let what_to_do = format!("{lines} lines: split it, one story to a file");
-            findings.add(&source.path, PRODUCT_LINES_MAX, what_to_do);
-        }
-    }
-    findings.expect_none();
-}
-
-#[test]
-fn no_file_of_tests_tells_more_than_one_story() {
-    let mut findings = Findings::default();
-    for source in rust_sources().iter().filter(|source| source.is_test()) {
-        let lines = source.text.lines().count();
-        let is_listed = LONG_TESTS.iter().any(|(path, _)| *path == source.path);
-        if lines > TEST_LINES_MAX && !is_listed {
-            let what_to_do = format!("{lines} lines: split it by what its tests are about");
-            findings.add(&source.path, TEST_LINES_MAX, what_to_do);
+            findings.add(&source.path, LINES_MAX, what_to_do);
         }
     }
     findings.expect_none();
