@@ -23,7 +23,7 @@ const LOG_LINES: usize = 8;
 /// Starts and ends the processes.
 pub struct Children {
     program: PathBuf,
-    /// `weft-proxy` beside it, as packages lay it.
+    /// `weft-proxy` of the same build beside it, as packages have it.
     sidecar: Option<PathBuf>,
     directory: PathBuf,
     /// Words before the program, such as `ip netns exec NAME`. They must exec the program, not fork it.
@@ -45,7 +45,7 @@ impl Children {
         let beside = program.with_file_name(SIDECAR);
         Ok(Self {
             program,
-            sidecar: beside.is_file().then_some(beside),
+            sidecar: is_of_this_build(&beside).then_some(beside),
             directory: directory.to_owned(),
             prefix,
             running: Vec::new(),
@@ -184,6 +184,26 @@ impl Children {
     pub async fn end(mut self) {
         end(&mut self.running).await;
     }
+}
+
+/// Whether a program there says the version and the commit of this one. A `cargo run` leaves an older one.
+fn is_of_this_build(program: &Path) -> bool {
+    if !program.is_file() {
+        return false;
+    }
+    let said = std::process::Command::new(program)
+        .arg("--version")
+        .output();
+    let said = said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let own = format!("{SIDECAR} {}", crate::cli::VERSION);
+    let is_same = said.is_ok_and(|said| said.trim_end() == own);
+    if !is_same {
+        crate::output::note(format_args!(
+            "weft: {} is of another build: sidecars are processes of this program",
+            program.display()
+        ));
+    }
+    is_same
 }
 
 async fn end(running: &mut [(String, Child)]) {

@@ -10,7 +10,8 @@ const EXIT_CODES: &str = "\
     70 ended by a fault of its own, 77 not permitted, 99 a threshold failed, 130 interrupted.\n\
     Logs go to stderr; WEFT_LOG=debug says more.";
 
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("WEFT_COMMIT_BESIDE"));
+/// As `--version` says it.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("WEFT_COMMIT_BESIDE"));
 
 /// A service mesh whose wire is HTTP/3.
 #[derive(Debug, Parser)]

@@ -69,7 +69,10 @@ impl<'a> Judge<'a> {
             Fit::NoService => return None,
             Fit::NoRule => (
                 Reason::UnsupportedValue,
-                format!("no rule is valid: {}", faults(route)),
+                format!(
+                    "no rule is valid, so requests go as if there were no route: {}",
+                    faults(route)
+                ),
             ),
             Fit::NoPort(misfit) => (
                 Reason::NoMatchingParent,

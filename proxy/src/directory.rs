@@ -44,6 +44,8 @@ pub(crate) struct Directory {
 pub(crate) struct Leaving {
     /// The service outside.
     pub(crate) name: ServiceName,
+    /// Its port.
+    pub(crate) number: u16,
     /// Its addresses.
     pub(crate) cluster: Arc<Cluster>,
     /// The service and port of the mesh that it is sent through.
@@ -183,6 +185,7 @@ impl Directory {
                     outsides.extend(cluster.outsides());
                     let sent = Leaving {
                         name: name.clone(),
+                        number: *number,
                         cluster: Arc::new(cluster),
                         via: (via.service.clone(), *through),
                     };

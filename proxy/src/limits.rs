@@ -249,15 +249,27 @@ pub const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(50);
 /// endpoint. Each listener of each worker may take one of them. If the limit is low, an eighth of it.
 pub const DESCRIPTORS_KEPT: u64 = 64;
 
-/// Flow-control window of one HTTP/2 stream on the application's side: a bandwidth of 10 Gbit/s at the
-/// sub-millisecond round trips of one host.
-pub const HTTP2_STREAM_WINDOW: u32 = 1024 * 1024;
+/// The bounds of one HTTP/2 connection that the sidecar serves.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2Bounds {
+    /// Streams that the client may have open.
+    pub streams: u32,
+    /// Bytes of an answer that are held for one stream until the client has room.
+    pub send_bytes: usize,
+    /// Flow-control window of one stream, in bytes.
+    pub stream_window: u32,
+    /// Flow-control window of the connection, in bytes.
+    pub connection_window: u32,
+}
 
-/// The same for a whole HTTP/2 connection.
-pub const HTTP2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
-
-/// Streams that a client may have open on one HTTP/2 connection (hyper's default, made explicit).
-pub const HTTP2_STREAMS_MAX: u32 = 200;
+/// Of the application, which is trusted with the memory of its own sidecar: windows for 10 Gbit/s at the
+/// sub-millisecond round trips of one host. Streams and held bytes are hyper's defaults, made explicit.
+pub const HTTP2_OF_APPLICATION: Http2Bounds = Http2Bounds {
+    streams: 200,
+    send_bytes: 400 * 1024,
+    stream_window: 1024 * 1024,
+    connection_window: 4 * 1024 * 1024,
+};
 
 /// How long a connection of HTTP/1.1 keeps the buffers of its last request, 16 KiB. Making them anew costs a
 /// microsecond or two, so at less than two requests per second a connection should release them.

@@ -165,6 +165,15 @@ impl ApplicationStream {
         }
     }
 
+    /// Ends the connection when its other end reads nothing for this time although bytes wait for it
+    /// (TCP_USER_TIMEOUT, RFC 5482).
+    pub(crate) fn give_up_after(&self, patience: Duration) {
+        if let Self::Tcp(stream) = self {
+            // Without it the connection lives longer, and is bounded like others.
+            let _ = SockRef::from(stream).set_tcp_user_timeout(Some(patience));
+        }
+    }
+
     /// A second handle, to look at the socket while another task reads and writes.
     pub(crate) fn watch(&self) -> io::Result<Watch> {
         let handle = match self {

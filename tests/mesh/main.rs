@@ -60,6 +60,7 @@ mod overload;
 mod overload_of_application;
 mod own_answers;
 mod plaintext;
+mod plaintext_unread;
 mod policy_sight;
 mod renewal;
 mod replicas;

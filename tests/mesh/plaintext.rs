@@ -16,7 +16,7 @@ use crate::harness::{
 const LISTENER_PORT: u16 = 8081;
 
 /// The Service `orders`.
-fn orders(protocol: &str, mutual_tls: &str) -> String {
+pub(crate) fn orders(protocol: &str, mutual_tls: &str) -> String {
     format!(
         "---\napiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {{ name: orders, namespace: shop }}\nspec: {{ ports: [ {{ port: 80, protocol: {protocol} }} ], mutualTls: {mutual_tls} }}\n"
     )
@@ -27,7 +27,7 @@ fn moving(mesh: Mesh, protocol: &str, application: SocketAddr) -> (Shop, SocketA
     moving_with(mesh, protocol, application, "")
 }
 
-fn moving_with(
+pub(crate) fn moving_with(
     mesh: Mesh,
     protocol: &str,
     application: SocketAddr,
@@ -50,7 +50,7 @@ fn moving_with(
 }
 
 /// What the sidecar shows of callers without mutual TLS.
-fn shown(sidecar: &Sidecar) -> serde_json::Value {
+pub(crate) fn shown(sidecar: &Sidecar) -> serde_json::Value {
     sidecar.admin_json("/endpoints")["served"][0]["plaintext"].clone()
 }
 

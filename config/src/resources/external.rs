@@ -105,7 +105,8 @@ pub struct ExternalPort {
     pub tls: Option<ExternalTlsSpec>,
 }
 
-/// TLS towards a service outside of the mesh: TLS 1.3. Files are those of the host of the calling sidecar.
+/// TLS towards a service outside of the mesh: TLS 1.3. Files are those of the host of
+/// the sidecar that sends outside: the caller's, or with `via` one of that Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct ExternalTlsSpec {

@@ -34,7 +34,8 @@ pub(crate) struct RequestBody {
 enum Origin {
     /// A peer.
     Peer(RecvHalf),
-    /// The application beside this sidecar, on its way out of the mesh.
+    /// A client of this sidecar itself: the application, on its way out of the mesh, or a caller without
+    /// mutual TLS.
     Own(Sending<Content>),
 }
 

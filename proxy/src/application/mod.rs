@@ -466,8 +466,8 @@ impl Application {
         let (sender, connection) = h2::client::Builder::new()
             .enable_push(false)
             .max_header_list_size(limits::HTTP2_HEAD_BYTES_READ)
-            .initial_window_size(limits::HTTP2_STREAM_WINDOW)
-            .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
+            .initial_window_size(limits::HTTP2_OF_APPLICATION.stream_window)
+            .initial_connection_window_size(limits::HTTP2_OF_APPLICATION.connection_window)
             // Until its SETTINGS say how many it allows.
             .initial_max_send_streams(0)
             .handshake(stream)

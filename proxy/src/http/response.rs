@@ -14,7 +14,7 @@
 //!   another request.
 //!
 //! It is used again only while no unread bytes wait on it, and only for requests of the same caller: see
-//! `inbound/application`.
+//! `application/`.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::response::Parts;

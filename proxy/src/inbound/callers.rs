@@ -31,16 +31,18 @@ pub(crate) struct PlaintextCallers {
 
 #[derive(Default)]
 struct Known {
-    callers: BTreeMap<IpAddr, Arc<PlaintextCaller>>,
+    callers: BTreeMap<Source, Arc<PlaintextCaller>>,
     /// Callers that had to make room.
     forgotten: u64,
 }
 
-/// One address.
+/// One address, or the addresses of one IPv6 network.
 pub(crate) struct PlaintextCaller(Mutex<Counts>);
 
 #[derive(Clone, Copy)]
 struct Counts {
+    /// The last one.
+    address: IpAddr,
     connections: u64,
     refused: u64,
     calls: u64,
@@ -80,9 +82,11 @@ impl PlaintextCallers {
     pub(crate) fn came(&self, address: IpAddr, taken: bool, now: Instant) -> Arc<PlaintextCaller> {
         let total = if taken { &self.taken } else { &self.refused };
         total.fetch_add(1, Ordering::Relaxed);
-        let caller = lock(&self.known).caller(address.to_canonical(), now);
+        let address = address.to_canonical();
+        let caller = lock(&self.known).caller(address, taken, now);
         {
             let mut counts = lock(&caller.0);
+            counts.address = address;
             match taken {
                 true => counts.connections += 1,
                 false => counts.refused += 1,
@@ -103,11 +107,11 @@ impl PlaintextCallers {
             return Value::Null;
         };
         let (all, forgotten) = self.all();
-        let rows = all.iter().map(|(address, counts)| {
+        let rows = all.iter().map(|counts| {
             let last = wall - now.saturating_duration_since(counts.last);
             let last = jiff::Timestamp::try_from(last).map(|time| time.to_string());
             json!({
-                "address": address.to_string(),
+                "address": counts.address.to_string(),
                 "connections": counts.connections,
                 "refused": counts.refused,
                 "calls": counts.calls,
@@ -142,47 +146,55 @@ impl PlaintextCallers {
     fn recent(&self, now: Instant) -> usize {
         let recent = |at: Instant| now.saturating_duration_since(at) < limits::PLAINTEXT_RECENT;
         let (all, _) = self.all();
-        all.iter().filter(|(_, counts)| recent(counts.last)).count()
+        all.iter().filter(|counts| recent(counts.last)).count()
     }
 
     /// The latest first, and how many more were forgotten.
-    fn all(&self) -> (Vec<(IpAddr, Counts)>, u64) {
+    fn all(&self) -> (Vec<Counts>, u64) {
         let known = lock(&self.known);
-        let mut all: Vec<_> = known
-            .callers
-            .iter()
-            .map(|(address, caller)| (*address, *lock(&caller.0)))
-            .collect();
+        let callers = known.callers.values();
+        let mut all: Vec<_> = callers.map(|caller| *lock(&caller.0)).collect();
         let forgotten = known.forgotten;
         drop(known);
-        all.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.last));
+        all.sort_by_key(|counts| std::cmp::Reverse(counts.last));
         (all, forgotten)
     }
 }
 
 impl Known {
-    /// The caller at that address. A new one takes the place of the one that was silent for longest, if there
-    /// are as many as are kept.
-    fn caller(&mut self, address: IpAddr, now: Instant) -> Arc<PlaintextCaller> {
-        if let Some(known) = self.callers.get(&address) {
+    /// The caller at that address. If as many are kept as may be, a new one takes the place of the one that
+    /// was silent for longest: first of one that was only ever refused. One that is refused itself takes no
+    /// place of one that was taken.
+    fn caller(&mut self, address: IpAddr, taken: bool, now: Instant) -> Arc<PlaintextCaller> {
+        let source = Source::from(address);
+        if let Some(known) = self.callers.get(&source) {
             return Arc::clone(known);
         }
+        let mut has_room = true;
         if self.callers.len() >= limits::PLAINTEXT_CALLERS_KEPT {
-            let last = |caller: &PlaintextCaller| lock(&caller.0).last;
-            let oldest = self.callers.iter().min_by_key(|(_, caller)| last(caller));
-            if let Some(oldest) = oldest.map(|(address, _)| *address) {
-                self.callers.remove(&oldest);
-                self.forgotten += 1;
+            let worth = |caller: &PlaintextCaller| {
+                let counts = lock(&caller.0);
+                (counts.connections > 0, counts.last)
+            };
+            let all = self.callers.iter();
+            let least = all.map(|(source, caller)| (worth(caller), *source)).min();
+            has_room = least.is_some_and(|((was_taken, _), _)| taken || !was_taken);
+            if let Some((_, source)) = least.filter(|_| has_room) {
+                self.callers.remove(&source);
             }
+            self.forgotten += 1;
         }
         let counts = Counts {
+            address,
             connections: 0,
             refused: 0,
             calls: 0,
             last: now,
         };
         let caller = Arc::new(PlaintextCaller(Mutex::new(counts)));
-        self.callers.insert(address, Arc::clone(&caller));
+        if has_room {
+            self.callers.insert(source, Arc::clone(&caller));
+        }
         caller
     }
 }
@@ -234,14 +246,30 @@ mod tests {
         }
         let (all, forgotten) = callers.all();
         assert_eq!((all.len(), forgotten), (kept, 10));
-        assert!(
+        let is_there = |last| {
             all.iter()
-                .all(|(one, _)| *one != IpAddr::from([10, 0, 0, 9]))
-        );
-        assert!(
-            all.iter()
-                .any(|(one, _)| *one == IpAddr::from([10, 0, 0, 10]))
-        );
+                .any(|one| one.address == IpAddr::from([10, 0, 0, last]))
+        };
+        assert_eq!((is_there(9), is_there(10)), (false, true));
+    }
+
+    #[test]
+    fn addresses_of_one_network_and_callers_that_are_refused_hide_no_caller_that_is_left() {
+        let (callers, start) = (listening(), Instant::now());
+        let left = address(1);
+        callers.came(left, true, start);
+        for number in 0..limits::PLAINTEXT_CALLERS_KEPT as u64 * 2 {
+            let at = start + Duration::from_secs(number);
+            let low = u16::try_from(number).unwrap();
+            callers.came([0x2001, 0xdb8, 0, 1, 0, 0, 0, low].into(), true, at);
+            let [high, low] = low.to_be_bytes();
+            callers.came([10, 0, high, low].into(), false, at);
+        }
+        let (all, _) = callers.all();
+        assert_eq!(all.len(), limits::PLAINTEXT_CALLERS_KEPT);
+        assert!(all.iter().any(|one| one.address == left));
+        let ipv6 = all.iter().filter(|one| one.address.is_ipv6());
+        assert_eq!(ipv6.map(|one| one.connections).collect::<Vec<_>>(), [512]);
     }
 
     #[test]

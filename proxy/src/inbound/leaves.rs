@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::request::Parts;
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Method, Response};
 use weft_transport::locks::lock;
 
 use super::request::prepare;
@@ -21,6 +21,7 @@ use crate::cluster::{Flight, Place};
 use crate::directory::Leaving;
 use crate::failure::{Failure, Reason};
 use crate::http::fields::check_expectation;
+use crate::http::response;
 use crate::limits;
 use crate::outside::{Link, Speaks};
 use crate::resilience::deadline::Clock;
@@ -43,6 +44,8 @@ pub(crate) struct Leaves {
     worker: Arc<Worker>,
     criteria: Criteria,
     dialled: usize,
+    /// The answer has no content (HEAD).
+    to_head: bool,
     /// Its use of the address that was picked last.
     flight: Option<Flight>,
 }
@@ -51,7 +54,7 @@ impl Receiver {
     /// Rewrites the head as the receiver should see it, or refuses it. `client` is the caller, who is told to
     /// applications only.
     pub(super) fn prepare(
-        &self,
+        &mut self,
         head: &mut Parts,
         client: &HeaderValue,
         multiplexed: bool,
@@ -59,6 +62,7 @@ impl Receiver {
         match self {
             Self::Here(_) => prepare(head, client, multiplexed),
             Self::Outside(leaves) => {
+                leaves.to_head = head.method == Method::HEAD;
                 *head = leaves.head(head, multiplexed)?;
                 Ok(())
             }
@@ -125,6 +129,7 @@ impl Leaves {
                 repeatable: true,
             },
             dialled: 0,
+            to_head: false,
             flight: None,
         }
     }
@@ -227,7 +232,16 @@ impl Leaves {
 
     fn answered(&mut self, mut answered: Answered, grpc: bool, now: Instant) -> Answered {
         let (head, body) = answered.response.into_parts();
-        self.judge(Evidence::Answered(Outcome::of(&head, grpc)), now);
+        // What the answer's way back will refuse tells as much of the address.
+        let evidence = match response::check(&mut head.clone(), self.to_head) {
+            Ok(_) => Evidence::Answered(Outcome::of(&head, grpc)),
+            Err(_) => {
+                Ending::Malformed
+                    .verdict(&Clock::default(), false, now)
+                    .evidence
+            }
+        };
+        self.judge(evidence, now);
         answered.response = Response::from_parts(head, body);
         answered
     }

@@ -103,7 +103,8 @@ impl<'s> Meant<'s> {
         let external = external.and_then(|service| service.external.as_ref());
         let via = external.and_then(|external| external.via.as_ref());
         via.is_some_and(|via| {
-            via.here && via.service == *name && via.ports.values().any(|through| *through == port)
+            let through = via.ports.get(&leaving.number);
+            via.here && via.service == *name && through == Some(&port)
         })
     }
 }

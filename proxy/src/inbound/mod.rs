@@ -396,7 +396,11 @@ impl Inbound {
         };
         service.take_rate(who.rated, &port.traffic)?;
         let policy = &port.traffic.concurrency;
-        ask.priority = priority(head, policy)?;
+        let stated = priority(head, policy)?;
+        if who.identity.is_some() {
+            // A stranger does not say itself that its calls are important.
+            ask.priority = stated;
+        }
         service.start(&Limits::of(policy, max, is_request), &ask)
     }
 }

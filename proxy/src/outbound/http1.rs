@@ -1,4 +1,4 @@
-//! An HTTP/1.1 connection of the application. hyper serves it while requests come; between them only the
+//! An HTTP/1.1 connection of a client: the application, or a caller without mutual TLS. hyper serves it while requests come; between them only the
 //! socket is kept.
 //!
 //! hyper holds 16 KiB of buffers for as long as it serves a connection, and most connections are idle most of

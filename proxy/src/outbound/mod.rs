@@ -57,7 +57,7 @@ use weft_transport::alone::alone;
 use weft_transport::limited_log::LimitedLog;
 
 use crate::descriptors;
-use crate::limits;
+use crate::limits::{self, Http2Bounds};
 use crate::metrics::Counted;
 use crate::resilience::balance;
 use crate::stream::ApplicationStream;
@@ -83,6 +83,9 @@ pub(crate) struct Listener {
 /// Serves the requests of one connection of a client: those of the application on their way out, and those of
 /// callers without mutual TLS ([`crate::plaintext`]).
 pub(crate) trait Requests: Clone + Send + Unpin + 'static {
+    /// What an HTTP/2 connection may have.
+    const HTTP2: Http2Bounds;
+
     /// The worker that has the connection.
     fn worker(&self) -> &Arc<Worker>;
 
@@ -103,6 +106,8 @@ pub(crate) trait Requests: Clone + Send + Unpin + 'static {
 }
 
 impl Requests for Client {
+    const HTTP2: Http2Bounds = limits::HTTP2_OF_APPLICATION;
+
     fn worker(&self) -> &Arc<Worker> {
         &self.listener.worker
     }
@@ -303,10 +308,11 @@ pub(crate) async fn serve_http2<R: Requests>(
     let mut builder = http2::Builder::new(Tracked(client.worker().tasks.clone()));
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(limits::HTTP2_STREAMS_MAX)
+        .max_concurrent_streams(R::HTTP2.streams)
         .max_header_list_size(limits::HTTP2_HEAD_BYTES_READ)
-        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
-        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW);
+        .max_send_buf_size(R::HTTP2.send_bytes)
+        .initial_stream_window_size(R::HTTP2.stream_window)
+        .initial_connection_window_size(R::HTTP2.connection_window);
     let service = service_fn(move |request| client.clone().serve(request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(connection), service));
     tokio::select! {

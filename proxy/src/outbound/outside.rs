@@ -19,9 +19,11 @@ use super::outside_body::OutsideBody;
 use super::route::Route;
 use crate::application::body::{Moved, RequestBody};
 use crate::application::head::declare;
+use crate::application::interim;
 use crate::application::outside::{Outside, ending};
 use crate::application::{self, Application};
 use crate::cluster::Cluster;
+use crate::directory::Directory;
 use crate::failure::{Failure, Reason};
 use crate::http::content::Content;
 use crate::http::response;
@@ -34,7 +36,7 @@ use crate::resilience::deadline::Clock;
 use crate::resilience::standing::Outcome;
 use crate::resilience::verdict::{Ending, Evidence};
 use crate::worker::Worker;
-use weft_config::table::Protocol;
+use weft_config::table::{Protocol, Table};
 
 impl Exchange {
     /// Makes one attempt at an endpoint outside of the mesh.
@@ -73,7 +75,11 @@ impl Exchange {
         };
         let client = self.client_of(&outside);
         let body = RequestBody::own(body, Arc::clone(&moved));
-        let mut outgoing = client.outgoing(Request::from_parts(head, body));
+        let mut request = Request::from_parts(head, body);
+        if !multiplexed {
+            interim::listen(&mut request, None);
+        }
+        let mut outgoing = client.outgoing(request);
         picked.flight.sent(now);
         let sending = pin!(permission.while_permitted(async {
             match multiplexed {
@@ -250,6 +256,11 @@ impl Permission {
             request: asked.map(|(method, uri)| (method.as_str(), uri.path())),
         };
         if let Some(OutsideService { name: None, .. }) = self.cluster.outside.as_deref() {
+            let host = self.cluster.outside.as_deref().map(OutsideService::host);
+            if host.is_some_and(|host| is_taken(&directory, table, host)) {
+                let detail = "an ExternalService has this name now: its policies decide";
+                return Err(Failure::new(Reason::Denied, detail));
+            }
             if !table.egress.is_deny() {
                 return Ok(());
             }
@@ -299,6 +310,11 @@ impl Permission {
             failure = Arc::clone(self).withdrawn() => Err(failure),
         }
     }
+}
+
+/// Whether an ExternalService has a name that passed without one.
+fn is_taken(directory: &Directory, table: &Table, host: &str) -> bool {
+    table.closed_hosts.contains(host) || directory.by_host(host).is_some()
 }
 
 fn service_of(cluster: &Cluster) -> Option<weft_config::table::ServiceName> {

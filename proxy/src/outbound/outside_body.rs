@@ -1,6 +1,7 @@
-//! An answer from outside of the mesh on its way to the application, with the rest of the request that may
-//! still be under way. Its connection is used again once all of it was read. It ends when the policies come
-//! to forbid the call.
+//! An answer that comes by the client of applications and goes to a client of this sidecar: from outside of
+//! the mesh to the application, or from the application to a caller without mutual TLS. With it the rest of the
+//! request, which may still be under way. Its connection is used again once all of it was read. It ends when
+//! the policies come to forbid the call.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -33,7 +34,8 @@ pub(crate) struct OutsideBody {
     ended: Option<Ended>,
 }
 
-/// Done when an answer has to end, with the reason. It also holds what is held until then.
+/// Done when the answer has to end early; it returns the reason. It also owns what must live as long as the
+/// answer, such as its place among the calls under way.
 pub(crate) type Ended = Pin<Box<dyn Future<Output = Failure> + Send>>;
 
 impl OutsideBody {

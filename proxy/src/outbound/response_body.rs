@@ -1,4 +1,4 @@
-//! The body of an answer to the application, as hyper asks for it. It owns the answer *and* the pump of the
+//! The body of an answer to the application, or to a caller without mutual TLS, as hyper asks for it. It owns the answer *and* the pump of the
 //! request that may still be running, and polls both. Dropping it resets what is not finished.
 
 use std::pin::Pin;
@@ -213,10 +213,7 @@ impl Drop for ResponseBody {
         let outcome = if complete {
             Ok(())
         } else {
-            Err(Failure::new(
-                Reason::CallerGone,
-                "the application went away",
-            ))
+            Err(Failure::new(Reason::CallerGone, "the client went away"))
         };
         self.end(outcome);
     }

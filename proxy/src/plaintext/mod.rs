@@ -7,6 +7,7 @@
 
 mod request;
 mod tunnel;
+mod unread;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -31,7 +32,7 @@ use crate::inbound::callers::PlaintextCaller;
 use crate::inbound::meant::Meant;
 use crate::inbound::served::{Rated, ServedService};
 use crate::inbound::{Inbound, Who};
-use crate::limits;
+use crate::limits::{self, Http2Bounds};
 use crate::metrics::Counted;
 use crate::outbound::response_body::ResponseBody;
 use crate::outbound::{
@@ -40,6 +41,7 @@ use crate::outbound::{
 use crate::resilience::limit::Caller;
 use crate::stream::ApplicationStream;
 use crate::worker::Worker;
+use unread::Answers;
 
 /// The listener of one served service at one worker.
 pub(crate) struct Listener {
@@ -64,6 +66,7 @@ struct Of {
     source: String,
     caller: Caller,
     seen: Arc<PlaintextCaller>,
+    answers: Answers,
     finish: CancellationToken,
     rest: CancellationToken,
 }
@@ -97,6 +100,7 @@ impl Listener {
             source: source.to_string(),
             caller: self.service.concurrency.caller_at(source),
             seen,
+            answers: Answers::default(),
             listener: self,
         }))
     }
@@ -110,6 +114,8 @@ impl Listener {
 }
 
 impl Requests for Client {
+    const HTTP2: Http2Bounds = limits::PLAINTEXT_HTTP2;
+
     fn worker(&self) -> &Arc<Worker> {
         self.0.listener.worker()
     }
@@ -158,8 +164,8 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
     .await;
 }
 
-/// Serves one connection to its end, which is there when another needs its place, or soon after its service
-/// has become `Strict`.
+/// Serves one connection to its end, which is there when another needs its place, when it does not read an
+/// answer that has to end, or soon after its service has become `Strict`.
 async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
     let Some(address) = stream.remote_host().map(|host| host.to_canonical()) else {
         return;
@@ -174,6 +180,7 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
     }
     let place = callers.places.enter(Source::from(address));
     let client = listener.client(address, seen);
+    stream.give_up_after(listener.worker().shared.timeouts.stream_idle);
     let mut serving = pin!(by_protocol(client.clone(), stream));
     if standing.is_ok() {
         tokio::select! {
@@ -181,6 +188,7 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
             () = &mut serving => return,
             () = place.taken_back() => return callers.made_room(),
             () = forbidden(&mut directory, &service) => {}
+            () = client.0.answers.stuck(listener.worker(), &service) => {}
         }
         client.0.rest.cancel();
     }

@@ -15,10 +15,12 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use weft_transport::locks::lock;
 
+use super::unread::Answer;
 use super::{Client, disallowed};
 use crate::application::Answered;
 use crate::application::body::{Moved, Outgoing, RequestBody};
 use crate::application::head::{declare, shape};
+use crate::application::interim;
 use crate::failure::{Failure, Reason};
 use crate::http::authority::canonical;
 use crate::http::content::Content;
@@ -106,6 +108,12 @@ async fn exchange(
     let mut policy = worker.directory.clone();
     let directory = Arc::clone(&policy.borrow_and_update());
     record.revision = directory.revision();
+    let intake = &worker.shard.intake;
+    if head.version == Version::HTTP_2 && intake.is_limited() {
+        // As `outbound/filters/turn.rs` has it for the application.
+        let end = record.started + deadline::LONGEST;
+        let _ = tokio::time::timeout_at(end.into(), intake.turn()).await;
+    }
     prepare::check(&head, &worker.shared.via)?;
     aim(client, &mut head)?;
     record.uri = head.uri.clone();
@@ -122,7 +130,8 @@ async fn exchange(
     let idle = || Idle::new(stream_idle.unwrap_or(worker.shared.timeouts.stream_idle));
 
     let asked = (head.method.clone(), head.uri.clone());
-    let mut ended: Ended = Box::pin(disallowed(policy, Arc::clone(service), Some(asked)));
+    let again = Some(asked.clone());
+    let mut ended: Ended = Box::pin(disallowed(policy, Arc::clone(service), again));
     let declared = head.headers.contains_key(CONTENT_LENGTH);
     let call_is_bounded = head.headers.contains_key(deadline::GRPC_TIMEOUT);
     let moved = Arc::new(Moved::default());
@@ -177,17 +186,21 @@ async fn exchange(
         500.. => Outcome::Other,
     };
     let admitted = waiting.over(outcome);
-    let ended: Ended = Box::pin(async move {
-        // It is under way until its answer is over.
-        let _admitted = admitted;
-        ended.await
-    });
     let to_head = record.method == Method::HEAD;
-    let (head, body) = checked(answered, to_head, moved, worker)?;
+    let (head, body) = checked(answered, to_head, Arc::clone(&moved), worker)?;
     let endless = match grpc {
         true => !call_is_bounded,
         false => is_event_stream(&head.headers),
     };
+    let still = stream_idle.unwrap_or(worker.shared.timeouts.stream_idle);
+    let limits = (still, deadline.filter(|_| !endless));
+    let answer = Answer::new(moved, asked, limits, Instant::now());
+    client.0.answers.add(&answer);
+    let ended: Ended = Box::pin(async move {
+        // It is under way until its answer is over.
+        let _under_way = (admitted, answer);
+        ended.await
+    });
     Ok(Passed {
         head,
         body: body.until(ended),
@@ -236,12 +249,15 @@ fn write(worker: &Worker, head: &mut Parts, send_via: bool) {
 async fn deliver(
     waiting: &mut Waiting,
     client: &Client,
-    request: Request<RequestBody>,
+    mut request: Request<RequestBody>,
     multiplexed: bool,
 ) -> Result<Answered, Failure> {
     let admitted = waiting.admitted.as_mut();
     // Without a permit there is no receiver, and so no delivery.
     let admitted = admitted.ok_or_else(|| Failure::new(Reason::Internal, "no permit"))?;
+    if !multiplexed {
+        interim::listen(&mut request, None);
+    }
     let mut outgoing = Outgoing::new(request, &client.worker().room);
     let caller = &client.0.caller;
     admitted

@@ -2,7 +2,8 @@
 //! application is overloaded. Pure except for atomics and a lock that is held for a few instructions: all
 //! workers share it.
 //!
-//! No caller may have all of the cap: it must leave some places to others, see [`leaves_room`]. The adaptive
+//! No caller may have all of the cap: it must leave some places to others, see [`leaves_room`]. Callers that prove
+//! no identity have half of it together. The adaptive
 //! limit ([`super::overload`]) refuses the callers with most requests first: at the limit a caller may still
 //! have its even share of it.
 
@@ -19,11 +20,14 @@ use weft_transport::shares::{Source, leaves_room};
 use super::destination::Event;
 use super::overload::classes::Class;
 use super::overload::{Change, Outcome, Overload, Ticket};
+use crate::limits::PLAINTEXT_PARTS;
 
 /// Requests under way of one service, and how many may be.
 #[derive(Debug)]
 pub(crate) struct Concurrency {
     in_flight: AtomicU32,
+    /// Of these, the requests of callers that prove no identity.
+    of_sources: AtomicU32,
     adaptive: Mutex<Adaptive>,
     callers: Known<SpiffeId>,
     /// Callers that prove no identity.
@@ -35,14 +39,17 @@ pub(crate) struct Concurrency {
 struct Known<K>(Mutex<BTreeMap<K, Weak<Load>>>);
 
 impl<K: Ord + Clone> Known<K> {
-    fn caller(&self, key: &K) -> Caller {
+    fn caller(&self, key: &K, is_source: bool) -> Caller {
         let mut callers = lock(&self.0);
         if let Some(known) = callers.get(key).and_then(Weak::upgrade) {
             return Caller(known);
         }
         // As many callers as have connections; the number of connections is bounded.
         callers.retain(|_, caller| caller.strong_count() > 0);
-        let caller = Caller::default();
+        let caller = Caller(Arc::new(Load {
+            is_source,
+            ..Load::default()
+        }));
         callers.insert(key.clone(), Arc::downgrade(&caller.0));
         caller
     }
@@ -65,6 +72,8 @@ pub(crate) struct Caller(Arc<Load>);
 #[derive(Debug, Default)]
 struct Load {
     under_way: AtomicU32,
+    /// It proves no identity.
+    is_source: bool,
     /// Requests that wait for the head of their answer; the lock of [`Adaptive`] guards the count.
     waiting: AtomicU32,
 }
@@ -166,6 +175,7 @@ impl Concurrency {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             in_flight: AtomicU32::new(0),
+            of_sources: AtomicU32::new(0),
             adaptive: Mutex::new(Adaptive {
                 overload: Overload::new(now),
                 callers: 0,
@@ -177,12 +187,12 @@ impl Concurrency {
 
     /// The caller of that identity.
     pub(crate) fn caller(&self, identity: &SpiffeId) -> Caller {
-        self.callers.caller(identity)
+        self.callers.caller(identity, false)
     }
 
     /// The caller at that address, which proves no identity.
     pub(crate) fn caller_at(&self, source: Source) -> Caller {
-        self.sources.caller(&source)
+        self.sources.caller(&source, true)
     }
 
     /// Asks for one more request. A request that is let in must later call [`Self::end`], and before that
@@ -198,6 +208,13 @@ impl Concurrency {
         };
         if let Some(full) = fixed(limits, ask.priority, before, own) {
             verdict.say(limits.fixed, full);
+        }
+        if load.is_source {
+            let strangers = self.of_sources.fetch_add(1, Ordering::Relaxed);
+            if strangers >= limits.max.div_ceil(PLAINTEXT_PARTS) {
+                let (limit, kind) = (limits.max, Kind::Share);
+                verdict.say(limits.fixed, Full { limit, kind });
+            }
         }
         if let (Some(mode), Some(class)) = (limits.adaptive, ask.class) {
             let adaptive = &mut *lock(&self.adaptive);
@@ -216,8 +233,7 @@ impl Concurrency {
             verdict.change = adaptive.overload.look(ask.now);
         }
         if verdict.outcome.is_err() {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-            load.under_way.fetch_sub(1, Ordering::Relaxed);
+            self.end(ask.caller);
         }
         verdict
     }
@@ -241,6 +257,9 @@ impl Concurrency {
     /// A request of this caller is over.
     pub(crate) fn end(&self, caller: &Caller) {
         caller.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        if caller.0.is_source {
+            self.of_sources.fetch_sub(1, Ordering::Relaxed);
+        }
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -344,6 +363,8 @@ fn room(limit: u32, priority: Priority, reserve: bool) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn new() -> Concurrency {
@@ -388,6 +409,29 @@ mod tests {
         assert_eq!(let_in(&concurrency, &limits(1024), Priority::Normal), 964);
         let caller = Caller::default();
         assert_eq!(refusal(&concurrency, &limits(1024), &caller), None);
+    }
+
+    #[test]
+    fn however_many_addresses_they_have_callers_without_identity_leave_half_of_the_cap_to_others() {
+        let concurrency = new();
+        let limits = limits(100);
+        let strangers: Vec<Caller> = (0..100)
+            .map(|last| concurrency.caller_at(Source::from(IpAddr::from([192, 0, 2, last]))))
+            .collect();
+        let refused = strangers
+            .iter()
+            .filter_map(|one| refusal(&concurrency, &limits, one));
+        let refused: Vec<Full> = refused.collect();
+        assert_eq!((refused.len(), concurrency.in_flight()), (50, 50));
+        assert!(refused.iter().all(|full| full.kind == Kind::Share));
+        let identity = concurrency.caller(&"spiffe://demo.test/ns/shop/sa/a".parse().unwrap());
+        for _ in 0..40 {
+            assert_eq!(refusal(&concurrency, &limits, &identity), None);
+        }
+        // What ends makes room for another one.
+        concurrency.end(&strangers[0]);
+        assert_eq!(refusal(&concurrency, &limits, &strangers[99]), None);
+        assert!(refusal(&concurrency, &limits, &strangers[98]).is_some());
     }
 
     #[test]

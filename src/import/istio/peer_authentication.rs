@@ -47,8 +47,7 @@ fn strict(document: &Document<'_>, at: &Place<'_>, mode: Option<&str>, output: &
             output.told(document, at, message, "");
         }
         Some(_) => {
-            let message =
-                "callers without an identity are refused: weft has no mode without mutual TLS";
+            let message = "callers without an identity are refused: write mutualTls: Permissive into a Service that has to take them for a while";
             output.dropped(document, at, message, HINT);
         }
     }

@@ -122,7 +122,7 @@ fn entry<R>(decoder: &mut Decoder<'_>, at: &At<'_>, reader: &Reader<R>) -> Optio
     let fault = first.map_or_else(String::new, |one| format!("{}: {}", one.field, one.message));
     found.become_warnings();
     decoder.findings.extend(found);
-    let hint = "its requests go where the other rules lead, or get an error".to_owned();
+    let hint = "its requests go where the other rules lead, or get an error; without any rule that is valid they go as if there were no route".to_owned();
     decoder.warning(at, "the rule is not valid and left out", Some(hint));
     Some(RuleEntry::Dropped(DroppedRule {
         dropped: fault
