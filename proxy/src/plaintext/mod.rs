@@ -180,7 +180,7 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
     }
     let place = callers.places.enter(Source::from(address));
     let client = listener.client(address, seen);
-    stream.give_up_after(listener.worker().shared.timeouts.stream_idle);
+    stream.give_up_after(client.worker().shared.timeouts.stream_idle);
     let mut serving = pin!(by_protocol(client.clone(), stream));
     if standing.is_ok() {
         tokio::select! {
@@ -188,7 +188,7 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
             () = &mut serving => return,
             () = place.taken_back() => return callers.made_room(),
             () = forbidden(&mut directory, &service) => {}
-            () = client.0.answers.stuck(listener.worker(), &service) => {}
+            () = client.0.answers.stuck(client.worker(), &service) => {}
         }
         client.0.rest.cancel();
     }

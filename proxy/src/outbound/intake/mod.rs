@@ -118,7 +118,7 @@ impl Intake {
     }
 
     /// Waits until one more may be read. Cancel-safe.
-    pub(super) async fn turn(self: &Arc<Self>) {
+    pub(crate) async fn turn(self: &Arc<Self>) {
         let mut turn = Turn::new(self);
         poll_fn(|context| turn.poll(context)).await;
     }
