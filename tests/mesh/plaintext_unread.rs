@@ -1,5 +1,5 @@
-//! Callers without mutual TLS that ask and do not read: what they asked for ends by its time, and by a policy,
-//! as the answer of any other caller does.
+//! Callers without mutual TLS that ask and do not read: what they asked for ends by its time, and by a
+//! policy, as the answer of any other caller does.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
