@@ -3,9 +3,9 @@
 //!
 //! [`listen`] accepts and tells HTTP from TCP; [`http1`] serves a connection request by request; [`request`]
 //! and [`tunnel`] run the stages. [`plan`] makes an [`exchange`], [`filters`] change it, and it makes
-//! attempts until there is an answer: [`pick`] picks an endpoint, [`open`] opens a stream to it, and
-//! [`attempt`] sends the request. [`route`] and [`pick`] are pure; [`crate::resilience`] decides whether an
-//! exchange is sent again.
+//! attempts until there is an answer: [`crate::cluster::pick`] picks an endpoint, [`open`] opens a stream to
+//! it, and [`attempt`] sends the request. [`route`] and the pick are pure; [`crate::resilience`] decides
+//! whether an exchange is sent again.
 
 pub(crate) mod answer_stream;
 mod attempt;
