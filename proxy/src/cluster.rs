@@ -3,6 +3,7 @@
 //! A cluster does not change, except for the state of its endpoints: a new table makes a new cluster, which
 //! keeps the state of endpoints that stay. `cluster/pick.rs` decides which endpoint takes a request.
 
+pub(crate) mod copies;
 mod named;
 pub(crate) mod pick;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use weft_config::table::{Absence, Details, Mode, Protocol, ServiceName, Traffic}
 use weft_transport::locks::lock;
 use weft_transport::pool::Target;
 
+use copies::Copies;
 use named::Named;
 pub(crate) use named::name_of;
 
@@ -76,6 +78,8 @@ pub(crate) struct Lasting {
     pub(crate) out: Arc<AtomicUsize>,
     /// How long recent responses took; kept only if hedges need a percentile.
     pub(crate) times: Mutex<Times>,
+    /// Copies of requests on their way to it.
+    pub(crate) copies: Copies,
 }
 
 /// One endpoint.

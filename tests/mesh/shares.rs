@@ -1,6 +1,7 @@
 //! Shares of many requests, and what mirrors cost the requests that are copied.
 
 use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::thread;
 use std::time::Duration;
 
@@ -102,28 +103,53 @@ enum Mirrored {
     Refusing,
 }
 
+#[test]
+fn a_mirror_whose_sidecar_is_gone_fails_no_request_and_leaves_its_latency_as_it_is() {
+    judge(Mirrored::Dead);
+}
+
+#[test]
+fn a_mirror_that_takes_a_minute_fails_no_request_and_leaves_its_latency_as_it_is() {
+    judge(Mirrored::Slow);
+}
+
+#[test]
+fn a_mirror_that_resets_connections_fails_no_request_and_leaves_its_latency_as_it_is() {
+    judge(Mirrored::Refusing);
+}
+
 /// With `WEFT_MIRROR_ROUNDS=10` latencies are measured and judged, on a machine that does nothing else;
 /// otherwise one pair of short rounds shows that no request fails.
-#[test]
-fn mirrors_that_go_nowhere_fail_no_request_and_leave_its_latency_as_it_is() {
+fn judge(mirrored: Mirrored) {
     let _heavy = heavy();
     let rounds = std::env::var_os("WEFT_MIRROR_ROUNDS").and_then(|text| text.into_string().ok());
     let rounds = rounds.map_or(1, |text| text.parse().unwrap());
-    for mirrored in [Mirrored::Dead, Mirrored::Slow, Mirrored::Refusing] {
-        let pairs = latencies(mirrored, rounds);
-        let without = pairs.iter().map(|(without, _)| *without);
-        let (low, high) = (
-            without.clone().fold(f64::MAX, f64::min),
-            without.fold(0.0, f64::max),
-        );
-        let mut with: Vec<f64> = pairs.iter().map(|(_, with)| *with).collect();
-        with.sort_by(f64::total_cmp);
-        let median = with[rounds / 2];
-        eprintln!("{mirrored:?}: p99 without {low} to {high} us, with {median} us (median)");
-        if rounds >= ROUNDS {
-            assert!(median <= high, "{mirrored:?}: {pairs:?}");
-        }
+    let pairs = latencies(mirrored, rounds);
+    let without = pairs.iter().map(|(without, _)| *without);
+    let (low, high) = (
+        without.clone().fold(f64::MAX, f64::min),
+        without.fold(0.0, f64::max),
+    );
+    let mut with: Vec<f64> = pairs.iter().map(|(_, with)| *with).collect();
+    with.sort_by(f64::total_cmp);
+    let median = with[rounds / 2];
+    eprintln!("{mirrored:?}: p99 without {low} to {high} us, with {median} us (median)");
+    if rounds >= ROUNDS {
+        assert!(median <= high, "{mirrored:?}: {pairs:?}");
     }
+}
+
+/// A server that resets each connection, and keeps none of them: there are thousands.
+fn refusing(address: Ipv4Addr) -> SocketAddr {
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    let bound = listener.local_addr().unwrap();
+    // It ends with the process.
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        }
+    });
+    bound
 }
 
 /// The 99th percentiles of pairs of rounds at a fifth of what the mesh carries, without and with the mirror,
@@ -138,7 +164,11 @@ fn latencies(mirrored: Mirrored, rounds: usize) -> Vec<(f64, f64)> {
         }
         Ok(false)
     });
-    let [_one, mut copies, client] = start(&mesh, "copies", far.address, &v1);
+    let address = match mirrored {
+        Mirrored::Refusing => refusing(mesh.address()),
+        Mirrored::Dead | Mirrored::Slow => far.address,
+    };
+    let [_one, mut copies, client] = start(&mesh, "copies", address, &v1);
     let backend = "backendRefs: [ { name: v1, port: 80 } ]";
     let without = route(backend);
     let with = route(&format!(

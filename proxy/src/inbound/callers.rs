@@ -2,7 +2,8 @@
 //! last ones were, by address. An operator sees here who is left before a Service becomes `Strict`. Pure,
 //! except for locks that are held for a few instructions.
 //!
-//! Not here: whether they may call ([`mod@super::authorise`]), and how they are served ([`crate::plaintext`]).
+//! Not here: whether they may call ([`mod@super::authorise`]), and how they are served
+//! ([`crate::plaintext`]).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -14,8 +14,8 @@ pub const PLAINTEXT_CONNECTIONS: Bounds = Bounds {
     each: 1024,
 };
 
-/// Connections that one listener of a worker accepts at once, 16 more than there are places: a newcomer has to
-/// be accepted before it can take a place.
+/// Connections that one listener of a worker accepts at once, 16 more than there are places: a newcomer has
+/// to be accepted before it can take a place.
 pub const PLAINTEXT_ROOM: usize = PLAINTEXT_CONNECTIONS.places + 16;
 
 /// Addresses of such callers that are remembered for one service, with 100 bytes each: more are left only at

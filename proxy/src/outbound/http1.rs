@@ -1,5 +1,5 @@
-//! An HTTP/1.1 connection of a client: the application, or a caller without mutual TLS. hyper serves it while requests come; between them only the
-//! socket is kept.
+//! An HTTP/1.1 connection of a client: the application, or a caller without mutual TLS. hyper serves it while
+//! requests come; between them only the socket is kept.
 //!
 //! hyper holds 16 KiB of buffers for as long as it serves a connection, and most connections are idle most of
 //! the time. So after a burst hyper releases the connection, and a new hyper takes it when the next request

@@ -1,7 +1,7 @@
 //! An answer that comes by the client of applications and goes to a client of this sidecar: from outside of
-//! the mesh to the application, or from the application to a caller without mutual TLS. With it the rest of the
-//! request, which may still be under way. Its connection is used again once all of it was read. It ends when
-//! the policies come to forbid the call.
+//! the mesh to the application, or from the application to a caller without mutual TLS. With it the rest of
+//! the request, which may still be under way. Its connection is used again once all of it was read. It ends
+//! when the policies come to forbid the call.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,5 +1,6 @@
-//! The body of an answer to the application, or to a caller without mutual TLS, as hyper asks for it. It owns the answer *and* the pump of the
-//! request that may still be running, and polls both. Dropping it resets what is not finished.
+//! The body of an answer to the application, or to a caller without mutual TLS, as hyper asks for it. It owns
+//! the answer *and* the pump of the request that may still be running, and polls both. Dropping it resets
+//! what is not finished.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -1,5 +1,5 @@
-//! Answers that a caller does not read. hyper asks for more of an answer only when it has room for that, so an
-//! answer whose caller reads nothing would end neither by its time nor by a policy, and would keep a place
+//! Answers that a caller does not read. hyper asks for more of an answer only when it has room for that, so
+//! an answer whose caller reads nothing would end neither by its time nor by a policy, and would keep a place
 //! among the calls under way. Its connection ends in its place.
 
 use std::sync::{Arc, Mutex, Weak};

@@ -2,10 +2,9 @@
 //! application is overloaded. Pure except for atomics and a lock that is held for a few instructions: all
 //! workers share it.
 //!
-//! No caller may have all of the cap: it must leave some places to others, see [`leaves_room`]. Callers that prove
-//! no identity have half of it together. The adaptive
-//! limit ([`super::overload`]) refuses the callers with most requests first: at the limit a caller may still
-//! have its even share of it.
+//! No caller may have all of the cap: it must leave some places to others, see [`leaves_room`]. Callers that
+//! prove no identity have half of it together. The adaptive limit ([`super::overload`]) refuses the callers
+//! with most requests first: at the limit a caller may still have its even share of it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};

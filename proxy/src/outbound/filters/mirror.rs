@@ -28,6 +28,7 @@ use super::super::exchange::{Carries, CopyOfBody, Exchange};
 use super::super::route::Route;
 use super::forward;
 use crate::cluster::Cluster;
+use crate::cluster::copies::UnderWay;
 use crate::cluster::pick::{Criteria, TriedEndpoints};
 use crate::failure::Failure;
 use crate::http::body::poll_pump;
@@ -128,7 +129,9 @@ pub(in super::super) fn send(exchange: &mut Exchange) {
             }
         };
         let worker = &exchange.worker;
-        let Ok(place) = Arc::clone(&worker.mirrors).try_acquire_owned() else {
+        let place = Arc::clone(&worker.mirrors).try_acquire_owned().ok();
+        let under_way = UnderWay::begin(&one.cluster.lasting);
+        let (Some(place), Some(under_way)) = (place, under_way) else {
             counts.add(Event::MirrorCrowded);
             continue;
         };
@@ -136,7 +139,7 @@ pub(in super::super) fn send(exchange: &mut Exchange) {
         let finish = worker.finish.clone();
         let sending = async move {
             tokio::select! {
-                () = carry(copy, body, place) => {}
+                () = carry(copy, body, (place, under_way)) => {}
                 // No drain waits for it.
                 () = finish.cancelled() => {}
             }
@@ -168,7 +171,11 @@ fn copy(exchange: &Exchange, one: Drawn, now: Instant) -> Exchange {
 }
 
 /// Carries one copy to its end.
-async fn carry(mut copy: Exchange, body: Option<Sending<Content>>, place: OwnedSemaphorePermit) {
+async fn carry(
+    mut copy: Exchange,
+    body: Option<Sending<Content>>,
+    (place, mut under_way): (OwnedSemaphorePermit, UnderWay),
+) {
     let counts = Arc::clone(&copy.route.cluster.destination.counts);
     let whole = Box::pin(async move {
         let answered = ask(&mut copy, body).await.ok()?;
@@ -178,7 +185,10 @@ async fn carry(mut copy: Exchange, body: Option<Sending<Content>>, place: OwnedS
     });
     let answered = tokio::time::timeout(limits::MIRROR_TIME_MAX, whole).await;
     counts.add(match answered {
-        Ok(Some(())) => Event::MirrorAnswered,
+        Ok(Some(())) => {
+            under_way.answered();
+            Event::MirrorAnswered
+        }
         Ok(None) | Err(_) => Event::MirrorFailed,
     });
     drop(place);
