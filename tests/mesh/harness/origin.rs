@@ -42,8 +42,8 @@ impl Seen {
 #[derive(Default)]
 struct Record {
     ended: AtomicBool,
-    /// One entry per connection: a handle to end it with, and its bytes.
-    connections: Mutex<Vec<(TcpStream, Vec<u8>)>>,
+    /// One entry per connection: a handle to end it with while it lives, and its bytes.
+    connections: Mutex<Vec<(Option<TcpStream>, Vec<u8>)>>,
     requests: Mutex<Vec<Seen>>,
 }
 
@@ -74,7 +74,7 @@ impl Origin {
                 let (record, serve) = (Arc::clone(&shared), Arc::clone(&serve));
                 let index = {
                     let mut connections = record.connections.lock().unwrap();
-                    connections.push((stream.try_clone().unwrap(), Vec::new()));
+                    connections.push((Some(stream.try_clone().unwrap()), Vec::new()));
                     connections.len() - 1
                 };
                 let tap = Tap {
@@ -86,8 +86,10 @@ impl Origin {
                     let end = tap.stream.try_clone();
                     // The test sees at the other side how a connection ends.
                     let _ = serve(tap);
-                    // The record keeps a handle, so the connection must be ended explicitly.
+                    // Other handles may be left, so the connection must be ended explicitly.
                     let _ = end.and_then(|stream| stream.shutdown(Shutdown::Both));
+                    // A test may make more connections than a process may have descriptors.
+                    record.connections.lock().unwrap()[index].0 = None;
                 });
             }
         });
@@ -151,7 +153,8 @@ impl Drop for Origin {
         self.record.ended.store(true, Ordering::Release);
         // Wakes the accepting thread, which then sees that it should end.
         let _ = TcpStream::connect(self.address);
-        for (stream, _) in self.record.connections.lock().unwrap().iter() {
+        let connections = self.record.connections.lock().unwrap();
+        for stream in connections.iter().filter_map(|(stream, _)| stream.as_ref()) {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
