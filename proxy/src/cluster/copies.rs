@@ -1,6 +1,6 @@
-//! How many copies of requests one worker has under way for a mirror: few at first, one more with each that is
-//! answered, and few again after one that is not. So a mirror that answers nothing costs its callers a handful
-//! of copies, and not a burst of as many as a quick one may have. Pure except for atomics.
+//! How many copies of requests one worker has under way for a mirror: few at first, one more with each that
+//! is answered, and few again after one that is not. So a mirror that answers nothing costs its callers a
+//! handful of copies, and not a burst of as many as a quick one may have. Pure except for atomics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
