@@ -20,11 +20,17 @@ const SIDECAR: &str = "weft-proxy";
 /// Lines of a dead child's log that are shown.
 const LOG_LINES: usize = 8;
 
+/// What sidecars are processes of.
+pub enum SidecarProgram {
+    /// The program for sidecars alone.
+    Alone(PathBuf),
+    /// This one.
+    Weft,
+}
+
 /// Starts and ends the processes.
 pub struct Children {
     program: PathBuf,
-    /// `weft-proxy` of the same build beside it, as packages have it.
-    sidecar: Option<PathBuf>,
     directory: PathBuf,
     /// Words before the program, such as `ip netns exec NAME`. They must exec the program, not fork it.
     prefix: Vec<String>,
@@ -42,10 +48,8 @@ impl Children {
         let program = std::env::current_exe().map_err(|error| {
             Failure::new(Code::Failed, format!("cannot find my own binary: {error}"))
         })?;
-        let beside = program.with_file_name(SIDECAR);
         Ok(Self {
             program,
-            sidecar: is_of_this_build(&beside).then_some(beside),
             directory: directory.to_owned(),
             prefix,
             running: Vec::new(),
@@ -74,22 +78,22 @@ impl Children {
         self.spawn(name, command)
     }
 
-    /// Starts a sidecar in the background, by [`Self::sidecar_name`]: as `weft-proxy run ARGUMENTS`, or as
-    /// `weft proxy run ARGUMENTS`.
-    pub fn start_sidecar(&mut self, name: &str, arguments: &[&str]) -> Result<(), Failure> {
-        let command = match &self.sidecar {
-            Some(program) => self.command(program, &[&["run"], arguments].concat()),
-            None => self.command(&self.program, &[&["proxy", "run"], arguments].concat()),
+    /// Starts a sidecar in the background: `weft-proxy run ARGUMENTS`, or `weft proxy run ARGUMENTS`.
+    pub fn start_sidecar(
+        &mut self,
+        sidecar: &SidecarProgram,
+        name: &str,
+        arguments: &[&str],
+    ) -> Result<(), Failure> {
+        let command = match sidecar {
+            SidecarProgram::Alone(program) => {
+                self.command(program, &[&["run"], arguments].concat())
+            }
+            SidecarProgram::Weft => {
+                self.command(&self.program, &[&["proxy", "run"], arguments].concat())
+            }
         };
         self.spawn(name, command)
-    }
-
-    /// The program of the sidecars.
-    pub fn sidecar_name(&self) -> &'static str {
-        match self.sidecar {
-            Some(_) => SIDECAR,
-            None => "weft",
-        }
     }
 
     fn spawn(&mut self, name: &str, mut command: Command) -> Result<(), Failure> {
@@ -186,24 +190,36 @@ impl Children {
     }
 }
 
-/// Whether a program there says the version and the commit of this one. A `cargo run` leaves an older one.
-fn is_of_this_build(program: &Path) -> bool {
-    if !program.is_file() {
-        return false;
-    }
-    let said = std::process::Command::new(program)
-        .arg("--version")
-        .output();
-    let said = said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    let own = format!("{SIDECAR} {}", crate::cli::VERSION);
-    let is_same = said.is_ok_and(|said| said.trim_end() == own);
-    if !is_same {
+impl SidecarProgram {
+    /// `weft-proxy` of the same version and commit beside this program, as packages have it. A `cargo run`
+    /// may have left an older one there.
+    pub async fn find() -> Self {
+        let Some(beside) = std::env::current_exe()
+            .ok()
+            .map(|own| own.with_file_name(SIDECAR))
+            .filter(|path| path.is_file())
+        else {
+            return Self::Weft;
+        };
+        let said = Command::new(&beside).arg("--version").output().await;
+        let own = format!("{SIDECAR} {}", crate::cli::VERSION);
+        if said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).trim_end() == own) {
+            return Self::Alone(beside);
+        }
         crate::output::note(format_args!(
             "weft: {} is of another build: sidecars are processes of this program",
-            program.display()
+            beside.display()
         ));
+        Self::Weft
     }
-    is_same
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Alone(_) => SIDECAR,
+            Self::Weft => "weft",
+        }
+    }
 }
 
 async fn end(running: &mut [(String, Child)]) {

@@ -147,6 +147,22 @@ pub(crate) async fn send_first(
     Ok(())
 }
 
+/// Runs both directions to their ends. The first that breaks ends the other, and so does a time without
+/// bytes.
+async fn both_ways(
+    up: impl Future<Output = Result<(), TunnelError>>,
+    down: impl Future<Output = Result<(), TunnelError>>,
+    idle: Duration,
+    carried: &Carried,
+) -> Result<(), TunnelError> {
+    let both = pin!(futures_util::future::try_join(up, down));
+    match while_moving(Idle::new(idle), || carried.total(), both).await {
+        Ok(Ok(((), ()))) => Ok(()),
+        Ok(Err(error)) => Err(error),
+        Err(Expired::Stalled | Expired::Deadline) => Err(TunnelError::Idle),
+    }
+}
+
 /// Carries bytes until both directions have ended or either has broken.
 pub(crate) async fn tunnel(
     application: &ApplicationStream,
@@ -158,12 +174,7 @@ pub(crate) async fn tunnel(
     let outcome = {
         let up = upload(application, &mut send, carried);
         let down = download(application, recv, carried);
-        let both = pin!(futures_util::future::try_join(up, down));
-        match while_moving(Idle::new(idle), || carried.total(), both).await {
-            Ok(Ok(((), ()))) => Ok(()),
-            Ok(Err(error)) => Err(error),
-            Err(Expired::Stalled | Expired::Deadline) => Err(TunnelError::Idle),
-        }
+        both_ways(up, down, idle, carried).await
     };
     if outcome.is_err() {
         //= https://www.rfc-editor.org/rfc/rfc9114#section-4.4
@@ -214,12 +225,7 @@ pub(crate) async fn tunnel_secured(
                 to.flush().await.map_err(outside)?;
             }
         };
-        let both = pin!(futures_util::future::try_join(up, down));
-        match while_moving(Idle::new(idle), || carried.total(), both).await {
-            Ok(Ok(((), ()))) => Ok(()),
-            Ok(Err(error)) => Err(error),
-            Err(Expired::Stalled | Expired::Deadline) => Err(TunnelError::Idle),
-        }
+        both_ways(up, down, idle, carried).await
     };
     if outcome.is_err() {
         // RFC 9114 section 4.4, as above.
@@ -272,12 +278,7 @@ pub(crate) async fn splice(
                 write_all(application, &mut chunks, carried).await?;
             }
         };
-        let both = pin!(futures_util::future::try_join(up, down));
-        match while_moving(Idle::new(idle), || carried.total(), both).await {
-            Ok(Ok(((), ()))) => Ok(()),
-            Ok(Err(error)) => Err(error),
-            Err(Expired::Stalled | Expired::Deadline) => Err(TunnelError::Idle),
-        }
+        both_ways(up, down, idle, carried).await
     };
     if outcome.is_err() {
         application.reset_on_close();

@@ -107,6 +107,25 @@ fn figures<'a>(document: &'a Value, variant: &str, measurement: &str) -> &'a Val
 }
 
 #[test]
+fn a_weft_proxy_of_another_build_is_not_measured() {
+    let stage = Stage::new();
+    let (weft, proxy) = (stage.path("weft"), stage.path("weft-proxy"));
+    fs::copy(env!("CARGO_BIN_EXE_weft"), &weft).unwrap();
+    fs::write(&proxy, "#!/bin/sh\necho weft-proxy 0.0.1\n").unwrap();
+    fs::set_permissions(&proxy, fs::Permissions::from_mode(0o755)).unwrap();
+    let only = ["--loopback", "--quiet", "--only", "http", "-o", "json"];
+    let mut command = Command::new(weft);
+    command.args(["load", "compare"]).args(SHORT).args(only);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("weft-proxy is of another build"), "{said}");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let version = document["variants"][1]["version"].as_str().unwrap();
+    assert!(version.starts_with("weft "), "{version}");
+}
+
+#[test]
 fn weft_direct_and_a_plug_in_are_measured_in_one_run_and_weft_twice() {
     let stage = Stage::new();
     let pass = stage.plugin("pass.sh", PASS);

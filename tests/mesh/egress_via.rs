@@ -321,6 +321,32 @@ fn the_service_resolves_the_name_and_judges_the_address() {
 }
 
 #[test]
+fn an_address_whose_answers_break_http_leaves_rotation_at_the_service_that_sends() {
+    let mesh = Mesh::start();
+    let broken = mesh.address();
+    let spec = |ip| addresses(&[broken.into(), ip]);
+    let mut gated = Gated::start(mesh, spec, "", |plan| plan.setting("workers: 1"));
+    let listener = std::net::TcpListener::bind((broken, gated.port)).unwrap();
+    // It ends with the process.
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nabc");
+        }
+    });
+    let post = || {
+        let request =
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+        let response = exchange(gated.listener(), request.as_bytes()).unwrap();
+        response.status
+    };
+    eventually("it breaks a call", || post() == 502);
+    eventually("it is out of rotation", || (0..20).all(|_| post() == 200));
+    gated.expect_unharmed();
+}
+
+#[test]
 fn a_dead_address_costs_no_call_through_the_service() {
     // Nothing listens on that port there.
     let dead = IpAddr::from(Ipv4Addr::new(127, 255, 0, 78));

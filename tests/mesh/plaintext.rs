@@ -454,3 +454,27 @@ fn a_process_that_takes_over_has_the_plaintext_listener_and_no_caller_notices() 
     assert_eq!(shown(&shop.orders)["mutual_tls"], "Permissive");
     shop.expect_unharmed();
 }
+
+/// RFC 9112 section 6.3: an interim response has no content, so what follows it may be anything.
+#[test]
+fn a_connection_whose_interim_response_declares_content_serves_no_second_plaintext_request() {
+    let mesh = Mesh::start();
+    let origin = Origin::http(mesh.address(), |request, out| {
+        if request.path() == "/odd" {
+            out.write_all(b"HTTP/1.1 103 Early Hints\r\ncontent-length: 5\r\n\r\n")?;
+        }
+        out.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
+        Ok(true)
+    });
+    let (shop, plaintext) = moving_with(mesh, "http", origin.address, "workers: 1");
+    shop.mesh.apply(&orders("http", "Permissive"));
+    let connections = |path: &str| {
+        for path in [path, "/", "/"] {
+            assert_eq!(get(plaintext, path).unwrap().status, 200);
+        }
+        origin.connections()
+    };
+    let before = connections("/");
+    assert_eq!(connections("/"), before, "a connection is used again");
+    assert_eq!(connections("/odd"), before + 1);
+}

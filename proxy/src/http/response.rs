@@ -47,6 +47,21 @@ impl ConnectionReuse {
 //# Transfer-Encoding overrides the Content-Length. Such a message might indicate an attempt to perform
 //# request smuggling or response splitting and ought to be handled as an error.
 pub(crate) fn check(head: &mut Parts, to_head: bool) -> Result<ConnectionReuse, Failure> {
+    judge(head)?;
+    let afterwards = afterwards(head, to_head);
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
+    //# A server MUST NOT send a Content-Length header field in any response with a status code of 1xx
+    //# (Informational) or 204 (No Content).
+    if head.status == StatusCode::NO_CONTENT {
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    fields::strip(&mut head.headers);
+    head.version = Version::HTTP_11;
+    Ok(afterwards)
+}
+
+/// Why a response may not be passed on, if so.
+pub(crate) fn judge(head: &Parts) -> Result<(), Failure> {
     let headers = &head.headers;
     let lengths = headers.get_all(CONTENT_LENGTH);
     let mut values = lengths.iter();
@@ -75,16 +90,7 @@ pub(crate) fn check(head: &mut Parts, to_head: bool) -> Result<ConnectionReuse, 
         let large = "the response's head is too large";
         return Err(Failure::new(Reason::ResponseHeadTooLarge, large));
     }
-    let afterwards = afterwards(head, to_head);
-    //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
-    //# A server MUST NOT send a Content-Length header field in any response with a status code of 1xx
-    //# (Informational) or 204 (No Content).
-    if head.status == StatusCode::NO_CONTENT {
-        head.headers.remove(CONTENT_LENGTH);
-    }
-    fields::strip(&mut head.headers);
-    head.version = Version::HTTP_11;
-    Ok(afterwards)
+    Ok(())
 }
 
 fn afterwards(head: &Parts, to_head: bool) -> ConnectionReuse {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::request::Parts;
-use http::{HeaderValue, Method, Response};
+use http::{HeaderValue, Response};
 use weft_transport::locks::lock;
 
 use super::request::prepare;
@@ -44,8 +44,6 @@ pub(crate) struct Leaves {
     worker: Arc<Worker>,
     criteria: Criteria,
     dialled: usize,
-    /// The answer has no content (HEAD).
-    to_head: bool,
     /// Its use of the address that was picked last.
     flight: Option<Flight>,
 }
@@ -54,7 +52,7 @@ impl Receiver {
     /// Rewrites the head as the receiver should see it, or refuses it. `client` is the caller, who is told to
     /// applications only.
     pub(super) fn prepare(
-        &mut self,
+        &self,
         head: &mut Parts,
         client: &HeaderValue,
         multiplexed: bool,
@@ -62,7 +60,6 @@ impl Receiver {
         match self {
             Self::Here(_) => prepare(head, client, multiplexed),
             Self::Outside(leaves) => {
-                leaves.to_head = head.method == Method::HEAD;
                 *head = leaves.head(head, multiplexed)?;
                 Ok(())
             }
@@ -129,7 +126,6 @@ impl Leaves {
                 repeatable: true,
             },
             dialled: 0,
-            to_head: false,
             flight: None,
         }
     }
@@ -233,8 +229,8 @@ impl Leaves {
     fn answered(&mut self, mut answered: Answered, grpc: bool, now: Instant) -> Answered {
         let (head, body) = answered.response.into_parts();
         // What the answer's way back will refuse tells as much of the address.
-        let evidence = match response::check(&mut head.clone(), self.to_head) {
-            Ok(_) => Evidence::Answered(Outcome::of(&head, grpc)),
+        let evidence = match response::judge(&head) {
+            Ok(()) => Evidence::Answered(Outcome::of(&head, grpc)),
             Err(_) => {
                 Ending::Malformed
                     .verdict(&Clock::default(), false, now)

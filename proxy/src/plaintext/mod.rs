@@ -263,20 +263,28 @@ async fn disallowed(
 ) -> Failure {
     while directory.changed().await.is_ok() {
         let newest = Arc::clone(&directory.borrow_and_update());
-        let call = Call {
-            caller: None,
-            parent: None,
-            request: request
-                .as_ref()
-                .map(|(method, uri)| (method.as_str(), uri.path())),
-        };
-        if let Err(failure) =
-            authorise(newest.table.as_deref(), &Meant::own(&service), &call).outcome
-        {
+        let request = request.as_ref();
+        let request = request.map(|(method, uri)| (method.as_str(), uri.path()));
+        if let Err(failure) = judge(&newest, &service, request) {
             return failure;
         }
     }
     std::future::pending().await
+}
+
+/// Decides on a call of a caller without identity, that is under way.
+fn judge(
+    directory: &Directory,
+    service: &Arc<ServedService>,
+    request: Option<(&str, &str)>,
+) -> Result<(), Failure> {
+    let call = Call {
+        caller: None,
+        parent: None,
+        request,
+    };
+    let verdict = authorise(directory.table.as_deref(), &Meant::own(service), &call);
+    verdict.outcome.map(drop)
 }
 
 #[cfg(test)]

@@ -6,18 +6,21 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use http::{Method, Uri};
+use tokio::sync::Notify;
 use weft_transport::locks::lock;
 
+use super::judge;
 use crate::application::body::Moved;
-use crate::inbound::authorise::{Call, authorise};
-use crate::inbound::meant::Meant;
 use crate::inbound::served::ServedService;
 use crate::limits;
 use crate::worker::Worker;
 
 /// The answers under way on one connection.
 #[derive(Default)]
-pub(super) struct Answers(Mutex<Vec<Weak<Answer>>>);
+pub(super) struct Answers {
+    all: Mutex<Vec<Weak<Answer>>>,
+    comes: Notify,
+}
 
 /// One of them. It is under way for as long as its body holds this.
 pub(super) struct Answer {
@@ -63,13 +66,15 @@ impl Answer {
 impl Answers {
     /// One more is under way.
     pub(super) fn add(&self, answer: &Arc<Answer>) {
-        let mut answers = lock(&self.0);
+        let mut answers = lock(&self.all);
         answers.retain(|one| one.strong_count() > 0);
         answers.push(Arc::downgrade(answer));
+        drop(answers);
+        self.comes.notify_one();
     }
 
     fn under_way(&self) -> Vec<Arc<Answer>> {
-        lock(&self.0).iter().filter_map(Weak::upgrade).collect()
+        lock(&self.all).iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Done when one is under way although its time is over, or although the policies came to forbid it. One
@@ -77,6 +82,10 @@ impl Answers {
     pub(super) async fn stuck(&self, worker: &Worker, service: &Arc<ServedService>) {
         let mut directory = worker.directory.clone();
         loop {
+            if self.under_way().is_empty() {
+                // A connection that rests costs nothing.
+                self.comes.notified().await;
+            }
             tokio::time::sleep(limits::PLAINTEXT_LOOK).await;
             let now = Instant::now();
             let answers = self.under_way();
@@ -87,17 +96,9 @@ impl Answers {
                 continue;
             }
             let newest = Arc::clone(&directory.borrow_and_update());
-            let table = newest.table.as_deref();
             let forbidden = answers.iter().any(|answer| {
                 let (method, uri) = &answer.asked;
-                let call = Call {
-                    caller: None,
-                    parent: None,
-                    request: Some((method.as_str(), uri.path())),
-                };
-                authorise(table, &Meant::own(service), &call)
-                    .outcome
-                    .is_err()
+                judge(&newest, service, Some((method.as_str(), uri.path()))).is_err()
             });
             if forbidden {
                 return;

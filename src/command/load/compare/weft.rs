@@ -9,7 +9,7 @@ use weft_loadtest::compare::answer::{Answer, Process};
 
 use super::call;
 use super::wire::{Wire, free_ports};
-use crate::children::Children;
+use crate::children::{Children, SidecarProgram};
 use crate::failure::{Code, Failure};
 
 const MESH: &str = include_str!("mesh.yaml");
@@ -19,6 +19,7 @@ const TRUST_DOMAIN: &str = "compare.test";
 pub struct WeftPair {
     caller: Children,
     server: Children,
+    program: SidecarProgram,
     workers: String,
     config: String,
     application: SocketAddr,
@@ -41,6 +42,7 @@ impl WeftPair {
         let mut pair = Self {
             caller: Children::new(directory)?,
             server: Children::behind(wire.to_server(), directory)?,
+            program: SidecarProgram::find().await,
             workers: workers.to_string(),
             config: remote(config).to_string(),
             application,
@@ -64,7 +66,13 @@ impl WeftPair {
         let to_tcp = format!("{tcp}=web-tcp:80");
         let flags = ["--outbound", &to_http, "--outbound", &to_tcp];
         let arguments = self.sidecar("weft-caller", self.admin[0]);
-        start(&mut self.caller, "weft-caller", &arguments, &flags)?;
+        start(
+            &mut self.caller,
+            &self.program,
+            "weft-caller",
+            &arguments,
+            &flags,
+        )?;
         let (mesh, application) = (self.mesh.to_string(), self.application);
         let from_http = format!("web:80={application}");
         let from_tcp = format!("web-tcp:80={application}");
@@ -77,7 +85,13 @@ impl WeftPair {
             &from_tcp,
         ];
         let arguments = self.sidecar("weft-server", self.admin[1]);
-        start(&mut self.server, "weft-server", &arguments, &flags)?;
+        start(
+            &mut self.server,
+            &self.program,
+            "weft-server",
+            &arguments,
+            &flags,
+        )?;
         for address in self.outbound {
             let answered = call::until_answered(address, || self.check()).await;
             answered.map_err(|failure| self.explain(failure))?;
@@ -88,11 +102,7 @@ impl WeftPair {
             Ok::<_, Failure>(Process { role, pid })
         };
         Ok(Answer {
-            version: format!(
-                "{} {}",
-                self.caller.sidecar_name(),
-                env!("CARGO_PKG_VERSION")
-            ),
+            version: format!("{} {}", self.program.name(), env!("CARGO_PKG_VERSION")),
             http: Some(http),
             tcp: Some(tcp),
             processes: vec![
@@ -201,13 +211,14 @@ impl WeftPair {
 
 fn start(
     children: &mut Children,
+    program: &SidecarProgram,
     name: &str,
     arguments: &[String],
     flags: &[&str],
 ) -> Result<(), Failure> {
     let arguments = arguments.iter().map(String::as_str);
     let all: Vec<&str> = arguments.chain(flags.iter().copied()).collect();
-    children.start_sidecar(name, &all)
+    children.start_sidecar(program, name, &all)
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
