@@ -4,12 +4,13 @@
 //! connection is never passed on as a clean end (RFC 9114 section 4.4).
 
 use std::io::{self, ErrorKind, IoSlice};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::future::try_join;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use weft_transport::external::TlsClientStream;
 use weft_transport::wire::{Reason as Why, ReceiveError, RecvHalf, SendError, SendHalf};
@@ -148,14 +149,11 @@ pub(crate) async fn send_first(
 }
 
 /// Runs both directions to their ends. The first that breaks ends the other, and so does a time without
-/// bytes.
-async fn both_ways(
-    up: impl Future<Output = Result<(), TunnelError>>,
-    down: impl Future<Output = Result<(), TunnelError>>,
-    idle: Duration,
-    carried: &Carried,
-) -> Result<(), TunnelError> {
-    let both = pin!(futures_util::future::try_join(up, down));
+/// bytes. `both` is borrowed, because a future that owned it would be larger by its size.
+async fn run<F>(both: Pin<&mut F>, idle: Duration, carried: &Carried) -> Result<(), TunnelError>
+where
+    F: Future<Output = Result<((), ()), TunnelError>>,
+{
     match while_moving(Idle::new(idle), || carried.total(), both).await {
         Ok(Ok(((), ()))) => Ok(()),
         Ok(Err(error)) => Err(error),
@@ -174,7 +172,7 @@ pub(crate) async fn tunnel(
     let outcome = {
         let up = upload(application, &mut send, carried);
         let down = download(application, recv, carried);
-        both_ways(up, down, idle, carried).await
+        run(pin!(try_join(up, down)), idle, carried).await
     };
     if outcome.is_err() {
         //= https://www.rfc-editor.org/rfc/rfc9114#section-4.4
@@ -225,7 +223,7 @@ pub(crate) async fn tunnel_secured(
                 to.flush().await.map_err(outside)?;
             }
         };
-        both_ways(up, down, idle, carried).await
+        run(pin!(try_join(up, down)), idle, carried).await
     };
     if outcome.is_err() {
         // RFC 9114 section 4.4, as above.
@@ -278,7 +276,7 @@ pub(crate) async fn splice(
                 write_all(application, &mut chunks, carried).await?;
             }
         };
-        both_ways(up, down, idle, carried).await
+        run(pin!(try_join(up, down)), idle, carried).await
     };
     if outcome.is_err() {
         application.reset_on_close();
