@@ -64,10 +64,10 @@ async fn stopped_readers_that_leave_no_room_are_given_up_and_the_others_go_on() 
         answer.head().await.unwrap();
         read(&mut answer.into_body()).await.unwrap().0.len()
     };
-    let whole = tokio::time::timeout(Duration::from_secs(20), whole).await;
+    let whole = tokio::time::timeout(Duration::from_mins(1), whole).await;
     assert_eq!(whole, Ok(40 * 50_000));
-    let given_up = client.status().given_up_streams;
-    assert!((5..=12).contains(&given_up), "{given_up}");
+    let needed = client.status().given_up_streams;
+    assert!((5..=12).contains(&needed), "{needed}");
     // Streams whose readers resume either continue, or report that they were given up.
     let mut failed = 0;
     for (_send, mut body) in stopped {
@@ -79,5 +79,8 @@ async fn stopped_readers_that_leave_no_room_are_given_up_and_the_others_go_on() 
             }
         }
     }
-    assert_eq!(failed, given_up);
+    // Each reader that reports it was counted. On a slow host the last ones stand still for so long, while the
+    // first ones read, that they are given up here.
+    assert_eq!(failed, client.status().given_up_streams);
+    assert!(failed >= needed, "{failed} of {needed}");
 }
