@@ -67,7 +67,9 @@ async fn stopped_readers_that_leave_no_room_are_given_up_and_the_others_go_on() 
     let whole = tokio::time::timeout(Duration::from_mins(1), whole).await;
     assert_eq!(whole, Ok(40 * 50_000));
     let needed = client.status().given_up_streams;
-    assert!((5..=12).contains(&needed), "{needed}");
+    // How many are needed depends on how the sender shares the room that each of them leaves. With seven
+    // stopped readers there is always room.
+    assert!((1..=5).contains(&needed), "{needed}");
     // Streams whose readers resume either continue, or report that they were given up.
     let mut failed = 0;
     for (_send, mut body) in stopped {
@@ -79,8 +81,7 @@ async fn stopped_readers_that_leave_no_room_are_given_up_and_the_others_go_on() 
             }
         }
     }
-    // Each reader that reports it was counted. On a slow host the last ones stand still for so long, while the
-    // first ones read, that they are given up here.
+    // While the first of them read, one more may have been in the way.
     assert_eq!(failed, client.status().given_up_streams);
-    assert!(failed >= needed, "{failed} of {needed}");
+    assert!((needed..=5).contains(&failed), "{failed} of {needed}");
 }
