@@ -2,8 +2,9 @@
 
 use std::{error::Error, path::Path};
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "weft/config/v1/discovery.proto",
+    "weft/config/v1/observation.proto",
     "weft/config/v1/operator.proto",
     "weft/config/v1/admin.proto",
 ];

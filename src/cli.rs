@@ -86,6 +86,10 @@ pub enum Command {
     Endpoints(command::endpoints::Endpoints),
     /// Show the rules of a Service in order, and what each got in the last minute
     Routes(command::routes::Routes),
+    /// Show rates, success and response times of the calls in the mesh
+    Stat(command::stat::Stat),
+    /// Show who talks to whom in the mesh, and how each edge is secured
+    Edges(command::stat::Edges),
     /// Tell where a request would go, and why
     Explain(command::explain::Explain),
     /// Check this host and its sidecar
@@ -122,6 +126,8 @@ impl Command {
             Self::Validate(args) => command::change::validate(&args),
             Self::Endpoints(args) => command::endpoints::run(&args),
             Self::Routes(args) => command::routes::run(&args),
+            Self::Stat(args) => command::stat::run(&args),
+            Self::Edges(args) => command::stat::edges(&args),
             Self::Explain(args) => command::explain::run(&args),
             Self::Check(args) => command::check::run(args),
             Self::Load(args) => command::load::run(*args),

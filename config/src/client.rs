@@ -14,11 +14,13 @@ mod fuzz_tests;
 mod handle;
 mod held;
 mod merge;
+mod observation;
 pub(crate) mod state;
 mod status;
 mod take;
 
 pub use handle::SubscriptionHandle;
+pub use observation::CallSource;
 pub use status::{Health, Registration, SubscriptionSettings, SubscriptionStatus};
 
 use std::future::pending;
@@ -33,8 +35,10 @@ use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
+use tonic::transport::Channel;
 use weft_transport::identity::TrustDomain;
 
+use self::observation::Observed;
 use self::state::{Served, State, Written};
 use crate::connect::{back_off, connect};
 use crate::last_heard::LastHeard;
@@ -58,6 +62,7 @@ pub struct Subscription {
 
 /// An open stream to the config service.
 struct Stream {
+    connection: Channel,
     outgoing: mpsc::Sender<SidecarMessage>,
     incoming: Streaming<ServiceMessage>,
 }
@@ -73,6 +78,8 @@ struct Shared {
     /// A health report or an acknowledgement is to be sent.
     changed: tokio::sync::Notify,
     last_heard: LastHeard,
+    /// What is told of calls, beside the subscription.
+    observed: Observed,
 }
 
 impl Shared {
@@ -191,6 +198,7 @@ impl Subscription {
             state: Mutex::new(state),
             changed: tokio::sync::Notify::new(),
             last_heard: LastHeard::default(),
+            observed: Observed::default(),
         });
         let handle = SubscriptionHandle::new(shared.clone());
         (Self { settings, shared }, handle)
@@ -198,6 +206,12 @@ impl Subscription {
 
     /// Follows the config service until `shutdown`, then ends the registrations.
     pub async fn run(self, shutdown: CancellationToken) {
+        let (shared, until) = (Arc::clone(&self.shared), shutdown.clone());
+        let telling = shared.observed.tell(&shared.instance, &until);
+        tokio::join!(self.subscribe(shutdown), telling);
+    }
+
+    async fn subscribe(self, shutdown: CancellationToken) {
         let mut failures = 0;
         let mut addresses = self.settings.addresses.clone();
         while !shutdown.is_cancelled() {
@@ -213,6 +227,7 @@ impl Subscription {
             if self.shared.lock().is_handed_over() {
                 continue;
             }
+            self.shared.observed.disconnected();
             tracing::info!(%error, "the stream to the config service ended");
             // This process may be restarted before the config service is back.
             self.shared.save().await;
@@ -250,6 +265,7 @@ impl Subscription {
             opened = self.open(addresses, address) => opened?,
         };
         self.shared.lock().begin_stream();
+        self.shared.observed.connected(stream.connection.clone());
         let mut renewal = tokio::time::interval(limits::LEASE_RENEWAL);
         let mut saving = tokio::time::interval(limits::CACHE_INTERVAL);
         let mut moving = pin!(Fuse::terminated());
@@ -300,6 +316,7 @@ impl Subscription {
                 tracing::debug!("the stream goes on with the renewed certificate");
                 stream = next;
                 self.shared.lock().begin_stream();
+                self.shared.observed.connected(stream.connection.clone());
                 self.take(first)?;
             }
             let answer = self.shared.lock().take_answer();
@@ -334,12 +351,13 @@ impl Subscription {
         if self.shared.lock().is_handed_over() {
             return Err("another process registers".to_owned());
         }
-        let opened = DiscoveryClient::new(channel)
+        let opened = DiscoveryClient::new(channel.clone())
             .max_decoding_message_size(limits::TABLE_MESSAGE_BYTES_MAX)
             .subscribe(ReceiverStream::new(messages))
             .await
             .map_err(|status| status.message().to_owned())?;
         Ok(Stream {
+            connection: channel,
             outgoing,
             incoming: opened.into_inner(),
         })
@@ -378,6 +396,7 @@ impl Subscription {
     /// Ends the registration, unless another process owns it by now, and the stream.
     async fn leave(&self, stream: Stream) -> Result<(), String> {
         let Stream {
+            connection: _connection,
             outgoing,
             mut incoming,
         } = stream;

@@ -19,6 +19,7 @@ mod proto;
 pub mod resources;
 pub mod server;
 pub mod settings;
+pub mod signals;
 pub mod status;
 pub mod store;
 pub mod table;

@@ -1,6 +1,9 @@
 //! Every bound of this crate, with its unit and reason.
 
+mod signals;
 pub mod traffic;
+
+pub use signals::*;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! The answers of the config service to operators, and the client that asks for them. The types travel as
 //! JSON; `-o json` prints the same.
 
+mod stat;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -11,6 +13,7 @@ use tonic::transport::Channel;
 use weft_transport::credentials::Credentials;
 use weft_transport::identity::SpiffeId;
 
+pub use self::stat::{Grouping, Security, Stat, StatRequest, StatRow};
 pub use crate::connect::ConnectError;
 use crate::connect::connect;
 use crate::diff;
@@ -312,6 +315,16 @@ impl Operator {
                 .await,
         )
     }
+
+    /// The calls in the mesh, as its sidecars told of them.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn stat(&mut self, request: &StatRequest) -> Result<Stat, OperatorError> {
+        let json = serde_json::to_vec(request);
+        let json = json.map_err(|error| OperatorError::Invalid(error.to_string()))?;
+        read(self.client.stat(proto::StatRequest { json }).await)
+    }
 }
 
 fn sources(files: &[SourceFile]) -> Vec<proto::File> {
@@ -344,6 +357,9 @@ fn read<T: DeserializeOwned>(
             }
             tonic::Code::NotFound => OperatorError::NotFound(message),
             tonic::Code::Unavailable => OperatorError::Unreachable(ConnectError::Lost(message)),
+            tonic::Code::Unimplemented => OperatorError::Failed(
+                "it is older than this command, and does not know the call".to_owned(),
+            ),
             tonic::Code::Ok
             | tonic::Code::Cancelled
             | tonic::Code::Unknown
@@ -352,7 +368,6 @@ fn read<T: DeserializeOwned>(
             | tonic::Code::ResourceExhausted
             | tonic::Code::FailedPrecondition
             | tonic::Code::Aborted
-            | tonic::Code::Unimplemented
             | tonic::Code::Internal
             | tonic::Code::DataLoss => OperatorError::Failed(message),
         }

@@ -5,7 +5,7 @@
 //! handshake proved. `state.rs` is the shared state: `state/resources.rs` has the resources in force,
 //! `state/leases.rs` the leases of workloads, and `state/sessions.rs` the sidecars; `tables.rs` has the
 //! tables that are sent. `subscribe.rs` is one sidecar's stream and `sent.rs` the messages on it,
-//! `operate.rs` the operators' calls, `admin.rs` the local socket.
+//! `operate.rs` the operators' calls, `admin.rs` the local socket; `signals.rs` is what sidecars tell of their calls.
 
 mod access;
 mod admin;
@@ -18,6 +18,7 @@ mod registrations;
 mod registry;
 mod sent;
 mod sidecars;
+mod signals;
 mod state;
 mod subscribe;
 mod tables;
@@ -46,6 +47,7 @@ use weft_transport::vital;
 use crate::connect::CONFIG_ACCOUNT;
 use crate::limits;
 use crate::proto::discovery_server::DiscoveryServer;
+use crate::proto::observation_server::ObservationServer;
 use crate::proto::operator_server::OperatorServer;
 use crate::store::{Store, StoreError};
 use crate::validate::RESERVED_NAMESPACE;
@@ -202,6 +204,11 @@ impl ConfigServer {
             tracker: tracker.clone(),
             shutdown: shutdown.clone(),
         });
+        let observation = ObservationServer::new(signals::observe::Observations {
+            signals: Arc::clone(&self.state.signals),
+            tracker: tracker.clone(),
+            shutdown: shutdown.clone(),
+        });
         let operator = OperatorServer::new(operate::Operations {
             state: self.state.clone(),
         });
@@ -220,6 +227,7 @@ impl ConfigServer {
                     .max_decoding_message_size(limits::SIDECAR_MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(limits::TABLE_MESSAGE_BYTES_MAX),
             )
+            .add_service(observation.max_decoding_message_size(limits::SIGNALS_BYTES_MAX))
             .add_service(
                 operator
                     .max_decoding_message_size(limits::OPERATOR_MESSAGE_BYTES_MAX)

@@ -189,6 +189,12 @@ struct Json<'a> {
     tried: Vec<AttemptEntry>,
     #[serde(skip_serializing_if = "Option::is_none")]
     body_ms: Option<f64>,
+    /// The application's part of the time until the head of the answer, where its sidecar told it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application_ms: Option<f64>,
+    /// The mesh's part of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mesh_ms: Option<f64>,
     #[serde(skip_serializing_if = "is_zero")]
     suppressed: u64,
 }
@@ -304,6 +310,8 @@ impl<'a> Json<'a> {
                 .map(|attempt| AttemptEntry::new(attempt, record.started))
                 .collect(),
             body_ms: finished.body().filter(|_| tells).map(milliseconds),
+            application_ms: record.serving.map(|serving| milliseconds(serving.application())),
+            mesh_ms: finished.mesh().map(milliseconds),
             suppressed,
         }
     }
@@ -345,6 +353,8 @@ mod tests {
             attempts: u32::MAX,
             tried: Vec::new(),
             body_ms: None,
+            application_ms: Some(f64::MIN),
+            mesh_ms: Some(f64::MIN),
             suppressed: u64::MAX,
         }
     }

@@ -33,6 +33,8 @@ mod record;
 mod relay;
 mod resilience;
 mod run;
+mod serving_time;
+mod signals;
 mod stream;
 mod takeover;
 mod tasks;

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use weft_config::signals::EdgeCounts;
 use weft_transport::guards::Guards;
 use weft_transport::lag::Lag;
 pub(crate) use weft_transport::locks::lock;
@@ -22,6 +23,7 @@ pub(crate) use weft_transport::locks::lock;
 use crate::limits;
 use crate::outbound::intake::Intake;
 use crate::record::{Finished, Observer};
+use crate::signals;
 
 pub(crate) use exposition::expose;
 pub(crate) use minute::{Minute, Tallies, Tally, totals};
@@ -106,7 +108,10 @@ impl Observer for Counted {
     fn observe(&self, finished: &Finished<'_>) {
         let outcome = finished.outcome;
         match &self.series {
-            Series::Requests(series) => series.count(outcome, finished.duration()),
+            Series::Requests(series) => {
+                series.count(outcome, finished.duration());
+                signals::count(&mut lock(&series.untold), finished);
+            }
             Series::Tunnels(series) => series.end(finished.record.status == 200, outcome.error),
         }
         self.parts.count(finished);
@@ -135,6 +140,8 @@ pub(crate) struct Outcome {
 #[derive(Debug, Default)]
 pub(crate) struct RequestSeries {
     counts: Mutex<RequestCounts>,
+    /// What the config service has not been told yet.
+    untold: Mutex<EdgeCounts>,
 }
 
 /// See [`RequestSeries`].
@@ -169,6 +176,18 @@ pub(crate) struct TunnelSeries {
     /// From the service to the caller.
     pub(crate) received: AtomicU64,
     pub(crate) failed: Mutex<HashMap<&'static str, u64>>,
+    /// What the config service has been told.
+    told: Mutex<TunnelTotals>,
+}
+
+/// See [`TunnelSeries`].
+#[derive(Debug, Default)]
+struct TunnelTotals {
+    opened: u64,
+    closed: u64,
+    sent: u64,
+    received: u64,
+    failed: HashMap<&'static str, u64>,
 }
 
 impl TunnelSeries {
@@ -180,6 +199,34 @@ impl TunnelSeries {
     /// Whether any tunnel was ever counted here.
     fn is_used(&self) -> bool {
         self.opened.load(Ordering::Relaxed) > 0 || !lock(&self.failed).is_empty()
+    }
+
+    /// What came since this was called last.
+    fn take_untold(&self) -> EdgeCounts {
+        let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        let mut told = lock(&self.told);
+        let now = TunnelTotals {
+            opened: read(&self.opened),
+            closed: read(&self.closed),
+            sent: read(&self.sent),
+            received: read(&self.received),
+            failed: lock(&self.failed).clone(),
+        };
+        let before = std::mem::replace(&mut *told, now);
+        let mut counts = EdgeCounts {
+            opened: told.opened - before.opened,
+            closed: told.closed - before.closed,
+            sent: told.sent - before.sent,
+            received: told.received - before.received,
+            ..EdgeCounts::default()
+        };
+        for (reason, count) in &told.failed {
+            let more = count - before.failed.get(reason).copied().unwrap_or_default();
+            if more > 0 {
+                counts.failed(reason, more);
+            }
+        }
+        counts
     }
 
     /// Counts the end of a tunnel that was `opened`, or that failed to open. `error` is empty if both sides
@@ -280,6 +327,22 @@ impl Shard {
         *counts
             .entry(if room { policy } else { "other" }.into())
             .or_default() += 1;
+    }
+
+    /// Takes what the config service has not been told yet, by label set.
+    pub(crate) fn take_untold(&self, mut take: impl FnMut(&Labels, EdgeCounts)) {
+        let mut told = |labels: &Labels, counts: EdgeCounts| {
+            if !counts.is_empty() {
+                take(labels, counts);
+            }
+        };
+        for (labels, series) in lock(&self.requests).iter() {
+            let counts = std::mem::take(&mut *lock(&series.untold));
+            told(labels, counts);
+        }
+        for (labels, series) in lock(&self.tunnels).iter() {
+            told(labels, series.take_untold());
+        }
     }
 
     /// Counts a handshake that a peer began. Results are few names of the transport.

@@ -22,6 +22,7 @@ use crate::metrics::{self, Counted, Series, TunnelSeries};
 use crate::resilience::destination::{Counts, Event};
 use crate::resilience::retry;
 use crate::resilience::standing::Outcome;
+use crate::serving_time::ServingTime;
 
 /// One request under way. Filled in as facts become known.
 pub(crate) struct Record {
@@ -46,6 +47,8 @@ pub(crate) struct Record {
     pub(crate) failure: Option<Failure>,
     /// How a route answered, if it did: that is no failure.
     pub(crate) reply: Option<Reply>,
+    /// The time that it took on the serving side, if that told it.
+    pub(crate) serving: Option<ServingTime>,
     /// The gRPC code, where one was seen.
     pub(crate) grpc_status: Option<u8>,
     /// Bytes of the request's content.
@@ -124,6 +127,19 @@ impl Finished<'_> {
     }
 }
 
+impl Finished<'_> {
+    /// The mesh's part of the time until the head of the answer: in the calling sidecar all but what the application
+    /// took, in the serving one what that one took. None where the serving side did not tell.
+    pub(crate) fn mesh(&self) -> Option<Duration> {
+        let serving = self.record.serving?;
+        let Some(last) = self.record.kept.last() else {
+            return Some(serving.sidecar());
+        };
+        let head = last.over().saturating_duration_since(self.record.started);
+        Some(head.saturating_sub(serving.application()))
+    }
+}
+
 impl Record {
     /// The record of a call that begins.
     pub(crate) fn new(
@@ -144,6 +160,7 @@ impl Record {
             status: 0,
             failure: None,
             reply: None,
+            serving: None,
             grpc_status: None,
             sent: 0,
             received: 0,

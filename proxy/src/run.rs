@@ -24,7 +24,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weft_config::client::{Health, Registration};
+use weft_config::client::{CallSource, Health, Registration};
 use weft_config::settings::{OutboundTarget, ProxySettings};
 use weft_config::table::{NameError, Revision, ServiceName, Table};
 use weft_transport::credentials::Credentials;
@@ -59,6 +59,10 @@ pub trait ControlPlane: Send + Sync + 'static {
     fn registration(&self) -> Pin<Box<dyn Future<Output = Registration> + Send + '_>>;
     /// Another process has taken over, and registers from here on.
     fn hand_over(&self);
+    /// From here on the control plane is told of these calls, if it wants to know.
+    fn tell_of(&self, calls: Arc<dyn CallSource>) {
+        drop(calls);
+    }
 }
 
 impl ControlPlane for weft_config::client::SubscriptionHandle {
@@ -96,6 +100,10 @@ impl ControlPlane for weft_config::client::SubscriptionHandle {
 
     fn hand_over(&self) {
         Self::hand_over(self);
+    }
+
+    fn tell_of(&self, calls: Arc<dyn CallSource>) {
+        Self::tell_of(self, calls);
     }
 }
 

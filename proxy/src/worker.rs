@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) route_rates: NamedRates,
     /// Whether answers to the application name the revision by which they came.
     pub(crate) revision_header: bool,
+    /// Whether the application is told where the time went.
+    pub(crate) server_timing: bool,
     /// What names outside of the mesh lead to.
     pub(crate) names: Arc<Names>,
     /// Links what is asked of the application to what it asks.

@@ -18,4 +18,5 @@ pub mod logout;
 pub mod man;
 pub mod proxy;
 pub mod routes;
+pub mod stat;
 pub mod version;

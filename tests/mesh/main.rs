@@ -69,6 +69,7 @@ mod routing_guide;
 mod shares;
 mod shown_refusals;
 mod signals;
+mod stat;
 mod streams;
 mod takeover;
 mod takeover_delay;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{Health, Registration, Shared, SubscriptionStatus};
+use super::{CallSource, Health, Registration, Shared, SubscriptionStatus};
 use crate::table::{Revision, ServiceName, Table};
 
 /// The data path's side. Clones are cheap.
@@ -48,6 +48,11 @@ impl SubscriptionHandle {
         self.shared.show_newest(&state);
         drop(state);
         self.shared.changed.notify_one();
+    }
+
+    /// From here on the config service is told what this has counted.
+    pub fn tell_of(&self, calls: Arc<dyn CallSource>) {
+        self.shared.observed.watch(calls);
     }
 
     /// How the subscription is doing.

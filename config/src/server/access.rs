@@ -2,7 +2,7 @@
 //! how long a call may take.
 //!
 //! Identities `ns/weft/sa/operator-*` may call everything; every other identity of the mesh may only
-//! subscribe. An operator's call takes its [`Turn`] before its body is read, so that only a few large bodies
+//! subscribe, and tell what it saw. An operator's call takes its [`Turn`] before its body is read, so that only a few large bodies
 //! are in memory at once. The handler takes the [`OperatorCall`] that was left with the request; this tells
 //! the access control that the body has arrived. A subscription has its own deadlines (`subscribe.rs`).
 
@@ -27,7 +27,7 @@ use weft_transport::shares::{Turn, Turns};
 use weft_transport::tasks::Tasks;
 
 use crate::limits;
-use crate::proto::discovery_server;
+use crate::proto::{discovery_server, observation_server};
 use crate::validate::RESERVED_NAMESPACE;
 
 /// The prefix of an operator's service account.
@@ -249,7 +249,13 @@ fn judge(
 
 fn is_subscription(path: &str) -> bool {
     let path = path.strip_prefix('/').and_then(|path| path.split_once('/'));
-    path.is_some_and(|(service, _)| service == discovery_server::SERVICE_NAME)
+    path.is_some_and(|(service, _)| {
+        [
+            discovery_server::SERVICE_NAME,
+            observation_server::SERVICE_NAME,
+        ]
+        .contains(&service)
+    })
 }
 
 /// The name of an operator.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use weft_transport::metrics::{
     CONFIG_REFUSALS, Metric, SIDECARS_BEHIND, SIDECARS_CONNECTED, SIDECARS_LOST, SIDECARS_REFUSING,
-    SIDECARS_WITHHELD, STORE_REVISION, Sample, WORKLOADS,
+    SIDECARS_WITHHELD, SIGNAL_BYTES, SIGNAL_EDGES, SIGNAL_STREAMS, SIGNALS_LEFT_OUT,
+    STORE_REVISION, Sample, WORKLOADS,
 };
 
 use super::state::ServerState;
@@ -42,6 +43,7 @@ impl MetricsHandle {
             let lacking = states.iter().filter(lacks).count();
             SIDECARS_WITHHELD.sample(&[feature.name()], count(lacking) as f64)
         });
+        let size = self.0.signals.size();
         let mut samples = vec![
             gauge(&STORE_REVISION, revision.number),
             gauge(&SIDECARS_CONNECTED, count(states.len())),
@@ -50,6 +52,11 @@ impl MetricsHandle {
             gauge(&SIDECARS_REFUSING, count(refusing.count())),
             gauge(&CONFIG_REFUSALS, self.0.refused()),
             gauge(&WORKLOADS, count(self.0.workloads())),
+            gauge(&SIGNAL_STREAMS, count(size.streams)),
+            gauge(&SIGNAL_EDGES, count(size.edges)),
+            gauge(&SIGNAL_BYTES, count(size.bytes)),
+            SIGNALS_LEFT_OUT.sample(&["no_room"], size.spilled as f64),
+            SIGNALS_LEFT_OUT.sample(&["not_its_own"], size.refused as f64),
         ];
         samples.extend(withheld);
         samples

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::access::OperatorCall;
@@ -18,7 +19,7 @@ use crate::operator::{ChangeResult, RouteJudged};
 use crate::proto::operator_server::Operator;
 use crate::proto::{
     ApplyRequest, Change, DeleteRequest, File, Files, GetRequest, ListRevisionsRequest,
-    ListSidecarsRequest, Reply, RollbackRequest,
+    ListSidecarsRequest, Reply, RollbackRequest, StatRequest,
 };
 use crate::resources::{
     InvalidRules, Key, Kind, Parsed, Resource, RouteStatus, Set, SourceFile, parse_with,
@@ -145,6 +146,21 @@ impl Operator for Operations {
     ) -> Result<Response<Reply>, Status> {
         let _call = OperatorCall::of(&request)?;
         self.blocking(|state| reply(&state.sidecars())).await
+    }
+
+    async fn stat(&self, request: Request<StatRequest>) -> Result<Response<Reply>, Status> {
+        let _call = OperatorCall::of(&request)?;
+        let asked = serde_json::from_slice(&request.into_inner().json);
+        let asked = asked.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.blocking(move |state| {
+            let (connected, declared) = state.callers();
+            reply(
+                &state
+                    .signals
+                    .stat(&asked, &declared, &connected, Instant::now()),
+            )
+        })
+        .await
     }
 }
 

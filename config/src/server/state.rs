@@ -20,6 +20,7 @@ use self::leases::Leases;
 use self::resources::InForce;
 use self::sessions::{Progress, Sessions};
 use super::known::Known;
+use super::signals::Signals;
 use super::tables::Tables;
 use super::withdrawn::Withdrawn;
 use crate::limits;
@@ -47,6 +48,8 @@ pub(super) struct ServerState {
     /// Bytes of messages that sidecars of an identity have not taken yet.
     pub(super) undelivered: Portions<SpiffeId>,
     pub(super) ended: LimitedLog,
+    /// What sidecars tell of their calls.
+    pub(super) signals: Arc<Signals>,
     inner: Mutex<Inner>,
     views: watch::Sender<View>,
     /// Endpoints changed since the last view.
@@ -94,6 +97,7 @@ impl ServerState {
             }),
             undelivered: Portions::new(limits::UNDELIVERED_BYTES_MAX),
             ended: LimitedLog::by_callers(),
+            signals: Arc::new(Signals::new(now)),
             views: watch::Sender::new(View {
                 tables: Arc::new(tables),
                 settling: inner.leases.settling(),

@@ -44,6 +44,8 @@ pub struct ProxySettings {
     pub outbound: Vec<OutboundListener>,
     /// Whether answers to the application name the revision that decided where its request went.
     pub revision_header: bool,
+    /// Whether answers to the application say how much of their time was the mesh's, as `server-timing`.
+    pub server_timing: bool,
     /// The resolvers of names outside of the mesh; those of the system if there are none.
     pub dns_servers: Vec<SocketAddr>,
     /// The admin endpoint.
@@ -168,6 +170,7 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
     let inbound = inbound.transpose()?;
     let outbound = raw.outbound.unwrap_or_default();
     let revision_header = outbound.revision_header.unwrap_or(false);
+    let server_timing = outbound.server_timing.unwrap_or(false);
     let outbound = parse_outbound(outbound)?;
     check_plaintext(inbound.as_ref(), &outbound)?;
     if inbound.is_none() && outbound.is_empty() {
@@ -197,6 +200,7 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
         inbound,
         outbound,
         revision_header,
+        server_timing,
         dns_servers: parse_dns(raw.dns.unwrap_or_default())?,
         admin,
         access_log: raw.access_log.unwrap_or_default(),

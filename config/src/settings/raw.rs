@@ -197,6 +197,9 @@ pub struct RawOutbound {
     /// See [`super::ProxySettings::revision_header`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision_header: Option<bool>,
+    /// See [`super::ProxySettings::server_timing`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_timing: Option<bool>,
 }
 
 /// One of `outbound.listeners`.

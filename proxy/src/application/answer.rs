@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::Response;
@@ -18,6 +19,8 @@ pub(crate) struct Answered {
     /// Head and body as received; not yet checked.
     pub(crate) response: Response<AnswerBody>,
     pub(super) lease: Lease,
+    /// When the request was handed to its connection.
+    pub(crate) handed: Instant,
     /// The request, if part of it is still unsent.
     pub(super) upload: Option<Uploading>,
 }
@@ -26,10 +29,12 @@ impl Answered {
     pub(super) fn new(
         response: Response<AnswerBody>,
         leased: Leased,
+        handed: Instant,
         upload: Option<Uploading>,
     ) -> Self {
         Self {
             response,
+            handed,
             lease: Lease(leased),
             upload,
         }

@@ -208,6 +208,7 @@ impl Application {
             let keep = reused && request.is_idempotent();
             let (head, body) = request.take(keep)?;
             let to_send = Request::from_parts(head, body);
+            let handed = Instant::now();
             let mut refused = match connection.sender.try_send_request(to_send).await {
                 Ok(response) => {
                     connection.answers = connection.answers.saturating_add(1);
@@ -221,7 +222,7 @@ impl Application {
                         connection,
                     };
                     let response = response.map(AnswerBody::of_exchange);
-                    return Ok(Answered::new(response, leased, None));
+                    return Ok(Answered::new(response, leased, handed, None));
                 }
                 Err(refused) => refused,
             };

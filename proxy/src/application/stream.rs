@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
@@ -97,7 +98,7 @@ impl Stream {
         body: OutgoingBody,
         interims: Option<&Interims>,
     ) -> Result<Answered, Lost> {
-        let end = body.is_end_stream();
+        let (end, handed) = (body.is_end_stream(), Instant::now());
         let request = Request::from_parts(head, ());
         let sent = self.sender.send_request(request, end);
         let (mut response, stream) = sent.map_err(|error| Lost::of_opening(&error))?;
@@ -123,7 +124,8 @@ impl Stream {
             polled.map(|outcome| outcome.map_err(|error| Lost::of_stream(&error)))
         });
         let response = answered.await?.map(AnswerBody::of_stream);
-        Ok(Answered::new(response, Leased::Stream(self.place), upload))
+        let leased = Leased::Stream(self.place);
+        Ok(Answered::new(response, leased, handed, upload))
     }
 }
 

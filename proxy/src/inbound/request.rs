@@ -34,6 +34,7 @@ use crate::resilience::deadline;
 use crate::resilience::overload::Outcome;
 use crate::resilience::propagation::Link;
 use crate::resilience::retry::{self, SAFE, SPENT, WEFT_RETRY};
+use crate::serving_time::ServingTime;
 use crate::transport_failure::send_failure;
 
 /// Serves one request to its end.
@@ -148,13 +149,19 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     };
 
     moved.answered();
+    let now = Instant::now();
+    let application = now.saturating_duration_since(answered.handed);
+    let sidecar = now
+        .saturating_duration_since(started)
+        .saturating_sub(application);
+    record.serving = Some(ServingTime::new(application, sidecar));
     let head = &answered.response;
     let outcome = match head.status().as_u16() {
         ..400 => Outcome::Answered,
         400..500 => Outcome::Declined,
         500.. => Outcome::Other,
     };
-    admitted.in_flight.answered(outcome, Instant::now());
+    admitted.in_flight.answered(outcome, now);
     let endless = if grpc {
         !call_is_bounded
     } else {
@@ -354,6 +361,9 @@ async fn relay(
     record.trailers(&head.headers);
     let failed =
         head.status.is_server_error() || record.grpc_status.is_some_and(retry::is_grpc_failure);
+    if let Some(time) = record.serving {
+        time.tell(&mut head.headers);
+    }
     if spent && failed {
         // The application failed because a call of its own failed several times.
         head.headers.insert(WEFT_RETRY, SPENT);

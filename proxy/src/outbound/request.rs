@@ -2,9 +2,9 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::{Request, Response, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use weft_transport::locks::lock;
@@ -19,6 +19,7 @@ use crate::http::{answer, fields, is_event_stream, is_grpc, request_id};
 use crate::idle::Idle;
 use crate::record::Record;
 use crate::resilience::deadline::GRPC_TIMEOUT;
+use crate::serving_time::ServingTime;
 use crate::worker::Worker;
 
 /// Serves one request; the response streams after this returns.
@@ -93,8 +94,12 @@ fn relay(
     let idle = Idle::new(exchange.idle()).until(deadline_of_body(exchange, &answered));
     let (mut head, ()) = answered.response.into_parts();
     record.failure = answer::told(&head.headers, head.status);
+    record.serving = ServingTime::told(&head.headers);
     fields::strip(&mut head.headers);
     routed::apply_to_answer(exchange, &mut head.headers, record.failure.is_some());
+    if exchange.worker.shared.server_timing {
+        say_times(&mut head.headers, &record);
+    }
     if let Some(session) = &exchange.route.session {
         let (is_of_mesh, random) = (record.failure.is_some(), &exchange.worker.random);
         let headers = &mut head.headers;
@@ -113,6 +118,30 @@ fn relay(
     let body = ResponseBody::peer(answered.body, pump, idle, record, version);
     Response::from_parts(head, body)
 }
+
+/// Tells the application where the time until the head of its answer went (Server Timing, section 4), where the
+/// settings ask for that.
+fn say_times(headers: &mut HeaderMap, record: &Record) {
+    let (Some(serving), Some(last)) = (record.serving, record.kept.last()) else {
+        return;
+    };
+    let head = last.over().saturating_duration_since(record.started);
+    let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+    let (application, mesh) = (
+        serving.application(),
+        head.saturating_sub(serving.application()),
+    );
+    let text = format!(
+        "weft;dur={}, application;dur={}",
+        millis(mesh),
+        millis(application)
+    );
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        headers.append(SERVER_TIMING, value);
+    }
+}
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// The version of an answer to a client of that version. hyper's HTTP/1.1 side panics on HTTP/3.
 pub(crate) fn version_to(client: Version, ends_with_connection: bool) -> Version {

@@ -43,6 +43,7 @@ use crate::metrics::Shard;
 use crate::record::Observers;
 use crate::resilience::destination::Destinations;
 use crate::resilience::rate::NamedRates;
+use crate::signals::Calls;
 use crate::takeover::{
     Before, Expected, Incumbent, KeptSockets, MeshPortRight, Predecessor, socket_error,
 };
@@ -216,6 +217,7 @@ impl Bound {
             destinations,
             route_rates: NamedRates::default(),
             revision_header: settings.revision_header,
+            server_timing: settings.server_timing,
             names: Arc::default(),
             propagation: Arc::default(),
             follows_traces: settings.inbound.is_some() && !settings.outbound.is_empty(),
@@ -336,6 +338,7 @@ impl Built {
                 .filter_map(Listener::of_application)
                 .collect(),
         };
+        given.control.tell_of(Arc::new(Calls::new(shards.clone())));
         let state = Arc::new(State::new(
             given.credentials.clone(),
             Arc::clone(&given.control),

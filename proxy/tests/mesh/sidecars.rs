@@ -286,6 +286,7 @@ pub(crate) fn settings(state_dir: &std::path::Path) -> ProxySettings {
         inbound: None,
         outbound: vec![],
         revision_header: false,
+        server_timing: false,
         admin: ProxyAdmin {
             listen: loopback(),
             socket: None,

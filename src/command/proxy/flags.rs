@@ -115,6 +115,7 @@ impl ProxyFlags {
             outbound: some_if(!listeners.is_empty(), || RawOutbound {
                 listeners: Some(listeners),
                 revision_header: None,
+                server_timing: None,
             }),
             admin: some_if(self.admin.is_some() || self.observe.is_some(), || {
                 RawProxyAdmin {

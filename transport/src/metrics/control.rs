@@ -51,6 +51,17 @@ catalogue! {
     CONFIG_REFUSALS = Counter("weft_config_refusals_total", Things).of(CONFIG);
     /// Workloads whose lease is valid.
     WORKLOADS = Gauge("weft_config_workloads_registered", Things).of(CONFIG);
+    /// Sidecars that tell of their calls.
+    SIGNAL_STREAMS = Gauge("weft_config_signal_streams", Things).of(CONFIG);
+    /// Edges of the mesh whose calls are kept for `weft stat`.
+    SIGNAL_EDGES = Gauge("weft_config_signal_edges", Things).of(CONFIG);
+    /// Bytes of what is kept of them.
+    SIGNAL_BYTES = Gauge("weft_config_signal_bytes", Bytes).of(CONFIG);
+    /// Calls that share the edge `other`, as there are too many edges (`no_room`), and edges that a sidecar told of and
+    /// that are not its own (`not_its_own`).
+    SIGNALS_LEFT_OUT = Counter("weft_config_signals_left_out_total", Things).of(CONFIG).by(&[], &[
+        Label::one_of("reason", &["no_room", "not_its_own"])
+    ]);
     /// Certificates renewed.
     IDENTITY_RENEWALS = Counter("weft_identity_renewals_total", Things).of(MEMBERS);
     /// Attempts to renew the certificate that failed.

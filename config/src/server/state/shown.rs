@@ -1,5 +1,7 @@
 //! The sidecars as operators see them: the list of them, and why registrations do not hold.
 
+use std::collections::BTreeSet;
+
 use weft_transport::identity::SpiffeId;
 
 use super::{Inner, ServerState};
@@ -9,6 +11,7 @@ use crate::resources::{Parsed, Spec as _, WorkloadSpec};
 use crate::server::registrations::reason;
 use crate::server::registry::Workload;
 use crate::server::sidecars::Sidecar;
+use crate::server::signals::Declared;
 use crate::table::ServiceName;
 
 impl ServerState {
@@ -21,6 +24,23 @@ impl ServerState {
             .iter()
             .map(|(workload, sidecar)| info(&inner, workload, sidecar))
             .collect()
+    }
+
+    /// The sidecars that are connected, and the edges that they name: each service that a listener is for.
+    pub(in crate::server) fn callers(&self) -> (Vec<SpiffeId>, Vec<Declared>) {
+        let inner = self.lock();
+        let all = inner.sessions.sidecars.iter();
+        let connected = all.filter(|(_, sidecar)| sidecar.is_connected());
+        let (mut identities, mut declared) = (BTreeSet::new(), Vec::new());
+        for (workload, sidecar) in connected {
+            if identities.insert(workload.identity.clone()) {
+                declared.extend(sidecar.about.listens_for.iter().map(|to| Declared {
+                    from: workload.identity.clone(),
+                    to: to.clone(),
+                }));
+            }
+        }
+        (identities.into_iter().collect(), declared)
     }
 
     /// What a change says of Workloads whose address a sidecar has registered. One of the same identity

@@ -1,0 +1,192 @@
+//! Tells the config service what this sidecar saw of its calls: a stream beside the subscription, on the same
+//! connection. A config service without it is told nothing. What is counted stays at its source
+//! ([`CallSource`]) until a stream takes it, so the data path waits for no stream.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::limits;
+use crate::proto::observation_client::ObservationClient;
+use crate::proto::seen::Kind;
+use crate::proto::{self, Seen};
+use crate::signals::{EdgeCounts, EdgeKey};
+
+/// Where what is told comes from.
+pub trait CallSource: fmt::Debug + Send + Sync + 'static {
+    /// What was counted since this was called last.
+    fn take(&self) -> Vec<(EdgeKey, EdgeCounts)>;
+}
+
+/// What the stream of signals shares with its subscription.
+#[derive(Debug)]
+pub(super) struct Observed {
+    /// The connection of the subscription's stream, while there is one.
+    connection: watch::Sender<Option<Channel>>,
+    source: watch::Sender<Option<Arc<dyn CallSource>>>,
+}
+
+/// Messages that wait for HTTP/2: one, and one that is made meanwhile.
+const WAITING: usize = 2;
+
+impl Default for Observed {
+    fn default() -> Self {
+        Self {
+            connection: watch::Sender::new(None),
+            source: watch::Sender::new(None),
+        }
+    }
+}
+
+impl Observed {
+    /// The subscription has this connection.
+    pub(super) fn connected(&self, connection: Channel) {
+        self.connection.send_replace(Some(connection));
+    }
+
+    /// The subscription has none.
+    pub(super) fn disconnected(&self) {
+        self.connection.send_replace(None);
+    }
+
+    /// From here on this is told.
+    pub(super) fn watch(&self, source: Arc<dyn CallSource>) {
+        self.source.send_replace(Some(source));
+    }
+
+    /// Tells until `shutdown`, and then what is left.
+    pub(super) async fn tell(&self, instance: &str, shutdown: &CancellationToken) {
+        let mut sources = self.source.subscribe();
+        let source = sources.wait_for(Option::is_some);
+        let Some(Ok(source)) = shutdown.run_until_cancelled(source).await else {
+            return;
+        };
+        let Some(source) = source.clone() else {
+            return;
+        };
+        let mut connections = self.connection.subscribe();
+        let mut taken = Instant::now();
+        while !shutdown.is_cancelled() {
+            let connected = connections.wait_for(Option::is_some);
+            let connection = match shutdown.run_until_cancelled(connected).await {
+                Some(Ok(connection)) => connection.clone(),
+                Some(Err(_)) | None => return,
+            };
+            let Some(connection) = connection else {
+                continue;
+            };
+            if taken.elapsed() > limits::SIGNALS_KEPT {
+                // It would be shown as what came just now.
+                source.take();
+            }
+            let stream = Stream {
+                source: &*source,
+                instance,
+                taken: &mut taken,
+            };
+            let Err(status) = stream.run(connection, &mut connections, shutdown).await else {
+                return;
+            };
+            tracing::debug!(
+                reason = status.message(),
+                "the config service is not told of calls"
+            );
+            let again = match status.code() {
+                // It does not know this stream: perhaps the next one does.
+                Code::Unimplemented => None,
+                Code::Cancelled => Some(Duration::ZERO),
+                _ => Some(limits::SIGNALS_INTERVAL),
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                _ = connections.changed() => {}
+                () = sleep(again.unwrap_or_default()), if again.is_some() => {}
+            }
+        }
+    }
+}
+
+struct Stream<'a> {
+    source: &'a dyn CallSource,
+    instance: &'a str,
+    taken: &'a mut Instant,
+}
+
+impl Stream<'_> {
+    /// `Ok` means shutdown.
+    async fn run(
+        self,
+        connection: Channel,
+        connections: &mut watch::Receiver<Option<Channel>>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Status> {
+        let (messages, outgoing) = mpsc::channel(WAITING);
+        // Opened by its first message: a config service answers before it has read one, but need not.
+        let opening = async {
+            let mut client = ObservationClient::new(connection);
+            let opened = client.observe(ReceiverStream::new(outgoing)).await?;
+            Ok::<_, Status>(opened.into_inner())
+        };
+        let opened = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            opened = timeout(limits::CONNECT_TIMEOUT, opening) => opened,
+        };
+        let mut questions = opened.map_err(|_| Status::deadline_exceeded("no answer"))??;
+        let mut due = interval(limits::SIGNALS_INTERVAL);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                // The subscription goes on with another connection, or waits for one.
+                Ok(()) = connections.changed() => return Err(Status::cancelled("the connection was left")),
+                _ = due.tick() => {}
+                question = questions.message() => match question? {
+                    Some(_) => continue,
+                    None => return Err(Status::unavailable("the config service ended the stream")),
+                },
+            }
+            // While the stream takes none, what comes is counted together.
+            if let Ok(room) = messages.try_reserve() {
+                *self.taken = Instant::now();
+                room.send(message(self.instance, self.source.take()));
+            }
+        }
+        let last = message(self.instance, self.source.take());
+        if timeout(limits::SHUTDOWN_DEADLINE, messages.send(last))
+            .await
+            .is_ok()
+        {
+            drop(messages);
+            // The service ends the stream when it has read all of it.
+            let end = async { while let Ok(Some(_)) = questions.message().await {} };
+            let _ = timeout(limits::SHUTDOWN_DEADLINE, end).await;
+        }
+        Ok(())
+    }
+}
+
+fn message(instance: &str, mut counted: Vec<(EdgeKey, EdgeCounts)>) -> Seen {
+    let mut others = EdgeCounts::default();
+    if counted.len() > limits::SIGNAL_EDGES_EACH {
+        counted.sort_unstable_by_key(|(_, counts)| std::cmp::Reverse(counts.requests));
+        for (_, counts) in counted.drain(limits::SIGNAL_EDGES_EACH..) {
+            others.merge(&counts);
+        }
+    }
+    let edges = counted.iter().map(|(edge, counts)| edge.to_message(counts));
+    let signals = proto::Signals {
+        instance: instance.to_owned(),
+        edges: edges.collect(),
+        others: (!others.is_empty()).then(|| (&others).into()),
+    };
+    Seen {
+        kind: Some(Kind::Signals(signals)),
+    }
+}

@@ -1,0 +1,75 @@
+//! What the config service is told of calls: what each edge counted since it was told last. The counts are beside
+//! those of `/metrics` ([`crate::metrics`]) and end with the same record. [`Calls`] reads the shards of all workers;
+//! `weft_config::client` asks for it every few seconds.
+
+use std::sync::Arc;
+
+use weft_config::client::CallSource;
+use weft_config::signals::{EdgeCounts, EdgeKey, Ended, Side};
+
+use crate::failure::Reason;
+use crate::metrics::{Direction, Labels, Shard};
+use crate::record::Finished;
+
+/// The calls of all workers.
+#[derive(Debug)]
+pub(crate) struct Calls(Vec<Arc<Shard>>);
+
+impl Calls {
+    /// Those that these count.
+    pub(crate) fn new(shards: Vec<Arc<Shard>>) -> Self {
+        Self(shards)
+    }
+}
+
+impl CallSource for Calls {
+    fn take(&self) -> Vec<(EdgeKey, EdgeCounts)> {
+        let mut edges = std::collections::HashMap::<EdgeKey, EdgeCounts>::new();
+        for shard in &self.0 {
+            shard.take_untold(|labels, counts| {
+                edges.entry(edge(labels)).or_default().merge(&counts);
+            });
+        }
+        edges.into_iter().collect()
+    }
+}
+
+fn edge(labels: &Labels) -> EdgeKey {
+    EdgeKey {
+        side: match labels.direction {
+            Direction::Outbound => Side::Caller,
+            Direction::Inbound => Side::Service,
+        },
+        from: Arc::clone(&labels.source_service),
+        from_identity: Arc::clone(&labels.source_principal),
+        to: Arc::clone(&labels.destination_service),
+        to_identity: Arc::clone(&labels.destination_principal),
+        route: Arc::clone(&labels.route),
+    }
+}
+
+/// Counts a request that is over.
+pub(crate) fn count(counts: &mut EdgeCounts, finished: &Finished<'_>) {
+    let (record, outcome) = (finished.record, finished.outcome);
+    let of_application = match (record.grpc_status, outcome.status) {
+        _ if !outcome.failed || !outcome.error.is_empty() => None,
+        (Some(code), 200) => Some(format!("grpc {code}")),
+        (_, status) => Some(format!("status {status}")),
+    };
+    let failure = match &of_application {
+        Some(reason) => Some(&**reason),
+        None => outcome.failed.then_some(outcome.error),
+    };
+    let reason = record.failure.as_ref().map(|failure| failure.reason);
+    let micros =
+        |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    counts.request(Ended {
+        micros: micros(finished.duration()),
+        mesh_micros: finished.mesh().map(micros),
+        failure,
+        late: reason == Some(Reason::DeadlineExceeded),
+        retries: record.attempts.saturating_sub(1).into(),
+        sent: record.sent,
+        received: record.received,
+    });
+}
