@@ -90,6 +90,8 @@ pub enum Command {
     Stat(command::stat::Stat),
     /// Show who talks to whom in the mesh, and how each edge is secured
     Edges(command::stat::Edges),
+    /// Tell why a request failed or was slow, and what to do
+    Why(command::why::WhyFlags),
     /// Tell where a request would go, and why
     Explain(command::explain::Explain),
     /// Check this host and its sidecar
@@ -128,6 +130,7 @@ impl Command {
             Self::Routes(args) => command::routes::run(&args),
             Self::Stat(args) => command::stat::run(&args),
             Self::Edges(args) => command::stat::edges(&args),
+            Self::Why(args) => command::why::run(&args),
             Self::Explain(args) => command::explain::run(&args),
             Self::Check(args) => command::check::run(args),
             Self::Load(args) => command::load::run(*args),

@@ -1,6 +1,7 @@
 //! The answers of the config service to operators, and the client that asks for them. The types travel as
 //! JSON; `-o json` prints the same.
 
+mod recent;
 mod stat;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use tonic::transport::Channel;
 use weft_transport::credentials::Credentials;
 use weft_transport::identity::SpiffeId;
 
+pub use self::recent::{AttemptSeen, CallSeen, RecentCalls, SidecarCall};
 pub use self::stat::{Grouping, Security, Stat, StatRequest, StatRow};
 pub use crate::connect::ConnectError;
 use crate::connect::connect;
@@ -22,6 +24,7 @@ use crate::last_heard::LastHeard;
 use crate::limits;
 use crate::proto::{self, operator_client::OperatorClient};
 use crate::resources::{InvalidRules, Key, Kind, Resource, SourceFile};
+use crate::signals::RecentFilter;
 use crate::status::ParentStatus;
 use crate::store::RevisionInfo;
 use crate::table::{Revision, ServiceName, Withheld};
@@ -314,6 +317,20 @@ impl Operator {
                 .list_sidecars(proto::ListSidecarsRequest {})
                 .await,
         )
+    }
+
+    /// What sidecars keep of requests that failed or were slow.
+    ///
+    /// # Errors
+    /// When the call fails; sidecars that do not answer are no failure.
+    pub async fn recent(&mut self, wanted: &RecentFilter) -> Result<RecentCalls, OperatorError> {
+        let request = proto::RecentRequest {
+            request_id: wanted.request_id.clone(),
+            from: wanted.from.clone(),
+            to: wanted.to.clone(),
+            within_ms: u64::try_from(wanted.within.as_millis()).unwrap_or(u64::MAX),
+        };
+        read(self.client.recent(request).await)
     }
 
     /// The calls in the mesh, as its sidecars told of them.

@@ -7,10 +7,12 @@
 mod counts;
 mod edge;
 mod histogram;
+mod recent;
 
 pub use counts::{EdgeCounts, Ended};
 pub use edge::{EdgeKey, Side};
 pub use histogram::{Durations, MICROS_MAX};
+pub use recent::{RecentFilter, is_named, workload};
 
 use crate::limits;
 

@@ -19,6 +19,7 @@ use crate::limits;
 use crate::metrics::Shard;
 use crate::record::attempt::{Attempt, Ended, Part};
 use crate::record::{Finished, Observer, Reply};
+use crate::resilience::attempts::WithheldReason;
 use crate::visible::{cut, escape};
 
 /// One worker's side of the log.
@@ -100,6 +101,11 @@ impl AccessLog {
     }
 }
 
+/// A request as a line of the log, with its attempts, whatever the log is set to.
+pub(crate) fn line(finished: &Finished<'_>) -> Option<Vec<u8>> {
+    text(Json::whole(finished))
+}
+
 /// The line, with its end. A line that has no room for the attempts leaves them out; the fields that name the
 /// call always fit.
 fn text(mut json: Json<'_>) -> Option<Vec<u8>> {
@@ -173,6 +179,9 @@ struct Json<'a> {
     answered: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'static str>,
+    /// More exact than `error`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -184,6 +193,9 @@ struct Json<'a> {
     /// Omitted if there was one attempt only.
     #[serde(skip_serializing_if = "is_one")]
     attempts: u32,
+    /// Why it was not sent once more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_retried: Option<&'static str>,
     /// Omitted if there was one attempt and it succeeded.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tried: Vec<AttemptEntry>,
@@ -258,8 +270,17 @@ fn is_zero(number: &u64) -> bool {
 
 impl<'a> Json<'a> {
     fn new(finished: &Finished<'a>, suppressed: u64) -> Self {
+        let tells = finished.record.kept.len() > 1 || finished.outcome.failed;
+        Self::telling(finished, tells, suppressed)
+    }
+
+    /// With its attempts, however they ended.
+    fn whole(finished: &Finished<'a>) -> Self {
+        Self::telling(finished, true, 0)
+    }
+
+    fn telling(finished: &Finished<'a>, tells: bool, suppressed: u64) -> Self {
         let record = finished.record;
-        let tells = record.kept.len() > 1 || finished.outcome.failed;
         let attempts = record.kept.iter().filter(|_| tells);
         let labels = &record.counted.labels;
         let principal = |text| cut(text, limits::ACCESS_LOG_PRINCIPAL_BYTES_MAX);
@@ -291,6 +312,7 @@ impl<'a> Json<'a> {
                 .failure
                 .as_ref()
                 .map(|failure| failure.reason.token()),
+            reason: record.failure.as_ref().map(|failure| failure.reason.word()),
             details: record
                 .failure
                 .as_ref()
@@ -306,11 +328,14 @@ impl<'a> Json<'a> {
                 .map(|id| cut(id, limits::ACCESS_LOG_REQUEST_ID_BYTES_MAX)),
             revision: record.revision,
             attempts: record.attempts,
+            not_retried: record.withheld.map(WithheldReason::as_str),
             tried: attempts
                 .map(|attempt| AttemptEntry::new(attempt, record.started))
                 .collect(),
             body_ms: finished.body().filter(|_| tells).map(milliseconds),
-            application_ms: record.serving.map(|serving| milliseconds(serving.application())),
+            application_ms: record
+                .serving
+                .map(|serving| milliseconds(serving.application())),
             mesh_ms: finished.mesh().map(milliseconds),
             suppressed,
         }
@@ -346,11 +371,13 @@ mod tests {
             route: field(limits::ACCESS_LOG_NAME_BYTES_MAX),
             answered: Some("preflight"),
             error: Some("connection_write_timeout_and_some_more"),
+            reason: Some("response_head_too_large"),
             details: Some(field(limits::ACCESS_LOG_DETAILS_BYTES_MAX)),
             policy: Some(field(limits::ACCESS_LOG_NAME_BYTES_MAX)),
             request_id: Some(field(limits::ACCESS_LOG_REQUEST_ID_BYTES_MAX)),
             revision: Some(u64::MAX),
             attempts: u32::MAX,
+            not_retried: Some("attempts"),
             tried: Vec::new(),
             body_ms: None,
             application_ms: Some(f64::MIN),

@@ -176,6 +176,43 @@ impl Reason {
         self.table().1
     }
 
+    /// Its own name, which tells reasons apart that share a token: for logs and `weft why`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::HeadTooLarge => "head_too_large",
+            Self::TargetTooLong => "target_too_long",
+            Self::VersionUnsupported => "version_unsupported",
+            Self::MethodRefused => "method_refused",
+            Self::ExpectationFailed => "expectation_failed",
+            Self::RequestTooSlow => "request_too_slow",
+            Self::UpgradeUnsupported => "upgrade_unsupported",
+            Self::CodingUnsupported => "coding_unsupported",
+            Self::Denied => "denied",
+            Self::UnknownService => "unknown_service",
+            Self::NoRoute => "no_route",
+            Self::NoBackend => "no_backend",
+            Self::Misdirected => "misdirected",
+            Self::NoEndpoint => "no_endpoint",
+            Self::NotReady => "not_ready",
+            Self::Loop => "loop",
+            Self::Overloaded => "overloaded",
+            Self::ConnectionRefused => "connection_refused",
+            Self::ConnectionTimeout => "connection_timeout",
+            Self::Identity => "identity",
+            Self::ConnectionTerminated => "connection_lost",
+            Self::StreamReset { .. } => "stream_reset",
+            Self::ResponseTimeout => "response_timeout",
+            Self::DeadlineExceeded => "deadline",
+            Self::RateLimited => "rate_limited",
+            Self::Injected { .. } => "fault_injected",
+            Self::ResponseMalformed => "response_malformed",
+            Self::ResponseHeadTooLarge => "response_head_too_large",
+            Self::CallerGone => "caller_gone",
+            Self::Internal => "internal",
+        }
+    }
+
     /// Whether no application has seen the request, so that it may be sent elsewhere whatever its method is.
     /// A rate limit applies to the caller, not to one endpoint, so it does not count here.
     pub(crate) fn is_unprocessed(self) -> bool {

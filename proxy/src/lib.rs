@@ -29,6 +29,7 @@ mod other_end;
 mod outbound;
 mod outside;
 mod plaintext;
+mod recent;
 mod record;
 mod relay;
 mod resilience;

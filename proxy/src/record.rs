@@ -19,6 +19,7 @@ use attempt::{AttemptHistory, Ended};
 use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
 use crate::metrics::{self, Counted, Series, TunnelSeries};
+use crate::resilience::attempts::WithheldReason;
 use crate::resilience::destination::{Counts, Event};
 use crate::resilience::retry;
 use crate::resilience::standing::Outcome;
@@ -59,6 +60,8 @@ pub(crate) struct Record {
     pub(crate) flight: Option<Flight>,
     /// Attempts that were made; 0 if it was never sent.
     pub(crate) attempts: u32,
+    /// Why it was not sent once more, although such failures are.
+    pub(crate) withheld: Option<WithheldReason>,
     /// The first attempts and the last one, with the duration of each of their parts.
     pub(crate) kept: AttemptHistory,
     /// Where repeated attempts are counted, if there were any.
@@ -128,15 +131,20 @@ impl Finished<'_> {
 }
 
 impl Finished<'_> {
+    /// The time until the head of the answer, as far as this side knows it.
+    pub(crate) fn head(&self) -> Option<Duration> {
+        match (self.record.kept.last(), self.record.serving) {
+            (Some(last), _) => Some(last.over().saturating_duration_since(self.record.started)),
+            (None, Some(serving)) => Some(serving.application() + serving.sidecar()),
+            (None, None) => None,
+        }
+    }
+
     /// The mesh's part of the time until the head of the answer: in the calling sidecar all but what the application
     /// took, in the serving one what that one took. None where the serving side did not tell.
     pub(crate) fn mesh(&self) -> Option<Duration> {
         let serving = self.record.serving?;
-        let Some(last) = self.record.kept.last() else {
-            return Some(serving.sidecar());
-        };
-        let head = last.over().saturating_duration_since(self.record.started);
-        Some(head.saturating_sub(serving.application()))
+        Some(self.head()?.saturating_sub(serving.application()))
     }
 }
 
@@ -166,6 +174,7 @@ impl Record {
             received: 0,
             flight: None,
             attempts: 0,
+            withheld: None,
             kept: AttemptHistory::default(),
             retried: None,
             ended: false,

@@ -20,3 +20,4 @@ pub mod proxy;
 pub mod routes;
 pub mod stat;
 pub mod version;
+pub mod why;

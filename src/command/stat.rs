@@ -167,7 +167,7 @@ fn window(text: &str) -> Result<Duration, String> {
 }
 
 /// A name as the rows have it.
-fn named(name: Option<&str>, flag: &str) -> Result<Option<String>, Failure> {
+pub(super) fn named(name: Option<&str>, flag: &str) -> Result<Option<String>, Failure> {
     let Some(name) = name else { return Ok(None) };
     if name.contains('.') {
         return Ok(Some(name.to_owned()));

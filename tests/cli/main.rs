@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// Every subcommand that does something by itself.
-const COMMANDS: [&[&str]; 43] = [
+const COMMANDS: [&[&str]; 46] = [
     &["demo"],
     &["ca", "init"],
     &["ca", "serve"],
@@ -41,6 +41,9 @@ const COMMANDS: [&[&str]; 43] = [
     &["validate"],
     &["endpoints"],
     &["explain"],
+    &["stat"],
+    &["edges"],
+    &["why"],
     &["routes"],
     &["import"],
     &["check"],
@@ -106,6 +109,9 @@ fn the_overview_lists_the_commands_in_the_order_in_which_they_are_needed() {
             "validate",
             "endpoints",
             "routes",
+            "stat",
+            "edges",
+            "why",
             "explain",
             "check",
             "load",

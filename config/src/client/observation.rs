@@ -15,14 +15,17 @@ use tonic::{Code, Status};
 
 use crate::limits;
 use crate::proto::observation_client::ObservationClient;
+use crate::proto::question::Kind as Asked;
 use crate::proto::seen::Kind;
 use crate::proto::{self, Seen};
-use crate::signals::{EdgeCounts, EdgeKey};
+use crate::signals::{EdgeCounts, EdgeKey, RecentFilter};
 
 /// Where what is told comes from.
 pub trait CallSource: fmt::Debug + Send + Sync + 'static {
     /// What was counted since this was called last.
     fn take(&self) -> Vec<(EdgeKey, EdgeCounts)>;
+    /// Requests that failed or were slow, as lines of the access log.
+    fn recent(&self, wanted: &RecentFilter) -> Vec<Vec<u8>>;
 }
 
 /// What the stream of signals shares with its subscription.
@@ -33,8 +36,8 @@ pub(super) struct Observed {
     source: watch::Sender<Option<Arc<dyn CallSource>>>,
 }
 
-/// Messages that wait for HTTP/2: one, and one that is made meanwhile.
-const WAITING: usize = 2;
+/// Messages that wait for HTTP/2: what was counted, and answers to a few operators at once.
+const WAITING: usize = 8;
 
 impl Default for Observed {
     fn default() -> Self {
@@ -65,10 +68,11 @@ impl Observed {
     pub(super) async fn tell(&self, instance: &str, shutdown: &CancellationToken) {
         let mut sources = self.source.subscribe();
         let source = sources.wait_for(Option::is_some);
-        let Some(Ok(source)) = shutdown.run_until_cancelled(source).await else {
-            return;
+        let source = match shutdown.run_until_cancelled(source).await {
+            Some(Ok(source)) => source.clone(),
+            Some(Err(_)) | None => return,
         };
-        let Some(source) = source.clone() else {
+        let Some(source) = source else {
             return;
         };
         let mut connections = self.connection.subscribe();
@@ -120,6 +124,16 @@ struct Stream<'a> {
 }
 
 impl Stream<'_> {
+    /// The answer to a question, if it wants one.
+    fn answer(&self, question: proto::Question) -> Option<Seen> {
+        match question.kind? {
+            Asked::Recent(wanted) => {
+                let lines = self.source.recent(&wanted.into());
+                Some(answer(question.id, lines))
+            }
+        }
+    }
+
     /// `Ok` means shutdown.
     async fn run(
         self,
@@ -148,7 +162,13 @@ impl Stream<'_> {
                 Ok(()) = connections.changed() => return Err(Status::cancelled("the connection was left")),
                 _ = due.tick() => {}
                 question = questions.message() => match question? {
-                    Some(_) => continue,
+                    Some(question) => {
+                        // One that finds no room is not answered: the service does not read.
+                        if let (Some(answer), Ok(room)) = (self.answer(question), messages.try_reserve()) {
+                            room.send(answer);
+                        }
+                        continue;
+                    }
                     None => return Err(Status::unavailable("the config service ended the stream")),
                 },
             }
@@ -169,6 +189,19 @@ impl Stream<'_> {
             let _ = timeout(limits::SHUTDOWN_DEADLINE, end).await;
         }
         Ok(())
+    }
+}
+
+/// What is told of requests; the whole of a message stays below what a config service takes.
+fn answer(id: u64, calls: Vec<Vec<u8>>) -> Seen {
+    let answer = proto::Answer {
+        id,
+        calls,
+        over: true,
+        ..proto::Answer::default()
+    };
+    Seen {
+        kind: Some(Kind::Answer(answer)),
     }
 }
 

@@ -62,3 +62,18 @@ pub const SIGNAL_STREAMS: Bounds = Bounds {
 
 /// Questions of operators that wait for one sidecar to take them.
 pub const QUESTIONS_QUEUED: usize = 8;
+
+/// How long ago a request may have ended that is asked for: sidecars keep some minutes.
+pub const RECENT_WITHIN_MAX: Duration = Duration::from_hours(24);
+
+/// How long the config service waits for what sidecars know of a request: they answer at once, or not at all.
+pub const ANSWERS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Requests of all sidecars in one answer to an operator.
+pub const ANSWERS_MAX: usize = 2_000;
+
+/// Bytes of one request in an answer: a line of the access log is shorter.
+pub const ANSWER_CALL_BYTES_MAX: usize = 16 << 10;
+
+/// Questions of operators that wait for answers at the same time.
+pub const QUESTIONS_OPEN: usize = 64;

@@ -19,11 +19,12 @@ use crate::operator::{ChangeResult, RouteJudged};
 use crate::proto::operator_server::Operator;
 use crate::proto::{
     ApplyRequest, Change, DeleteRequest, File, Files, GetRequest, ListRevisionsRequest,
-    ListSidecarsRequest, Reply, RollbackRequest, StatRequest,
+    ListSidecarsRequest, RecentRequest, Reply, RollbackRequest, StatRequest,
 };
 use crate::resources::{
     InvalidRules, Key, Kind, Parsed, Resource, RouteStatus, Set, SourceFile, parse_with,
 };
+use crate::signals::RecentFilter;
 use crate::status::{ParentStatus, route_statuses};
 use crate::store::{RevisionInfo, StoreError};
 use crate::table::Revision;
@@ -146,6 +147,24 @@ impl Operator for Operations {
     ) -> Result<Response<Reply>, Status> {
         let _call = OperatorCall::of(&request)?;
         self.blocking(|state| reply(&state.sidecars())).await
+    }
+
+    async fn recent(&self, request: Request<RecentRequest>) -> Result<Response<Reply>, Status> {
+        let call = OperatorCall::of(&request)?;
+        let RecentRequest {
+            request_id,
+            from,
+            to,
+            within_ms,
+        } = request.into_inner();
+        call.give_up();
+        let wanted = RecentFilter {
+            request_id,
+            from,
+            to,
+            within: Duration::from_millis(within_ms).min(limits::RECENT_WITHIN_MAX),
+        };
+        reply(&self.state.signals.recent(&wanted).await?)
     }
 
     async fn stat(&self, request: Request<StatRequest>) -> Result<Response<Reply>, Status> {

@@ -1,11 +1,12 @@
 //! What sidecars tell of their calls, for operators. [`Signals`] is what all streams and calls share: `past.rs` keeps
 //! what came (its rings are in `rings.rs`), `intake.rs` judges what a sidecar says, `observe.rs` is a sidecar's stream,
-//! and `view.rs` sums up for operators. Nothing of it is in the store: a config service that restarts knows what came
+//! `questions.rs` what operators ask of sidecars, and `view.rs` sums up for operators. Nothing of it is in the store: a config service that restarts knows what came
 //! since then.
 
 mod intake;
 pub(super) mod observe;
 mod past;
+mod questions;
 mod rings;
 mod view;
 
@@ -13,15 +14,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::time::Instant;
+use tonic::Status;
 use weft_transport::identity::SpiffeId;
 use weft_transport::locks;
 use weft_transport::shares::Places;
 
 use crate::limits;
-use crate::operator::{Stat, StatRequest};
+use crate::operator::{RecentCalls, SidecarCall, Stat, StatRequest};
 use crate::proto;
+use crate::proto::question::Kind;
+use crate::signals::RecentFilter;
 use intake::Told;
 use past::Past;
+use questions::{Questions, ToSidecar};
 pub(super) use view::Declared;
 
 /// See the module.
@@ -30,6 +35,7 @@ pub(super) struct Signals {
     started: Instant,
     /// Streams of sidecars.
     streams: Places<SpiffeId>,
+    questions: Questions,
     inner: Mutex<Inner>,
 }
 
@@ -57,6 +63,7 @@ impl Signals {
         Self {
             started: now,
             streams: Places::new(limits::SIGNAL_STREAMS),
+            questions: Questions::default(),
             inner: Mutex::default(),
         }
     }
@@ -66,11 +73,12 @@ impl Signals {
     }
 
     /// A sidecar of this identity tells of its calls from here on, until what is returned is dropped.
-    fn begin(self: &Arc<Self>, identity: &SpiffeId) -> Reporting {
+    fn begin(self: &Arc<Self>, identity: &SpiffeId, questions: ToSidecar) -> Reporting {
         *self.lock().reporting.entry(identity.clone()).or_default() += 1;
         Reporting {
             signals: Arc::clone(self),
             identity: identity.clone(),
+            stream: self.questions.join(identity, questions),
         }
     }
 
@@ -119,6 +127,20 @@ impl Signals {
         }
     }
 
+    /// What sidecars keep of requests that failed or were slow.
+    pub(super) async fn recent(&self, wanted: &RecentFilter) -> Result<RecentCalls, Status> {
+        let heard = self.questions.ask(Kind::Recent(wanted.into())).await?;
+        let calls = heard.calls.into_iter().map(|(identity, line)| SidecarCall {
+            sidecar: identity.to_string(),
+            call: serde_json::from_slice(&line).unwrap_or_default(),
+        });
+        Ok(RecentCalls {
+            calls: calls.collect(),
+            asked: heard.asked,
+            silent: heard.silent.iter().map(ToString::to_string).collect(),
+        })
+    }
+
     /// How much is kept.
     pub(super) fn size(&self) -> Size {
         let inner = self.lock();
@@ -146,10 +168,13 @@ impl Inner {
 struct Reporting {
     signals: Arc<Signals>,
     identity: SpiffeId,
+    /// Its number among those that may be asked.
+    stream: u64,
 }
 
 impl Drop for Reporting {
     fn drop(&mut self) {
+        self.signals.questions.leave(self.stream);
         let mut inner = self.signals.lock();
         if let Some(count) = inner.reporting.get_mut(&self.identity) {
             *count -= 1;

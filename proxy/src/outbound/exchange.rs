@@ -316,6 +316,9 @@ impl Exchange {
         if let Some(event) = event.flatten() {
             counts.add(event);
         }
+        if let Next::Withheld(why) = next {
+            record.withheld = Some(why);
+        }
         if let Next::Retry(pause) = next {
             if !self.is_tunnel() {
                 record.retried = Some(Arc::clone(counts));

@@ -109,6 +109,19 @@ pub(crate) enum WithheldReason {
     Body,
 }
 
+impl WithheldReason {
+    /// As logs name it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Attempts => "attempts",
+            Self::Budget => "budget",
+            Self::Deadline => "deadline",
+            Self::Told => "told",
+            Self::Body => "body",
+        }
+    }
+}
+
 /// Whether a copy is sent beside an attempt that is slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hedging {

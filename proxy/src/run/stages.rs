@@ -40,6 +40,7 @@ use crate::admin::{self as routes, State};
 use crate::health;
 use crate::inbound::served::{Served, ServedService};
 use crate::metrics::Shard;
+use crate::recent::{Recent, Recorder};
 use crate::record::Observers;
 use crate::resilience::destination::Destinations;
 use crate::resilience::rate::NamedRates;
@@ -301,6 +302,7 @@ impl Built {
         let failed = signals.finish.clone().drop_guard();
         let (mut workers, mut shards, mut pools) = (Vec::new(), Vec::new(), Vec::new());
         let mut snapshots = Vec::new();
+        let recent = Arc::new(Recent::default());
         for (index, mesh_port) in mesh.ports.into_iter().enumerate() {
             let shard = Arc::new(Shard::default());
             let sockets = listeners.iter_mut().filter_map(|listener| {
@@ -310,7 +312,10 @@ impl Built {
             let log = writer.log(settings.access_log, Arc::clone(&shard));
             let plan = Plan {
                 shared: Arc::clone(&shared),
-                observers: Arc::new(Observers::new(vec![Box::new(log)])),
+                observers: Arc::new(Observers::new(vec![
+                    Box::new(log),
+                    Box::new(Recorder(Arc::clone(&recent))),
+                ])),
                 shard: Arc::clone(&shard),
                 mesh_port,
                 serves: settings.inbound.is_some(),
@@ -338,7 +343,9 @@ impl Built {
                 .filter_map(Listener::of_application)
                 .collect(),
         };
-        given.control.tell_of(Arc::new(Calls::new(shards.clone())));
+        given
+            .control
+            .tell_of(Arc::new(Calls::new(shards.clone(), recent)));
         let state = Arc::new(State::new(
             given.credentials.clone(),
             Arc::clone(&given.control),

@@ -17,6 +17,7 @@ use weft_transport::shares::Place;
 use weft_transport::tasks::Tasks;
 
 use super::Signals;
+use super::questions::ToSidecar;
 use crate::limits;
 use crate::proto::observation_server::Observation;
 use crate::proto::seen::Kind;
@@ -50,7 +51,7 @@ impl Observation for Observations {
             let place = signals.streams.enter(peer.id().clone());
             let ended = tokio::select! {
                 () = shutdown.cancelled() => Err(Status::unavailable("the config service stops")),
-                ended = run(&signals, &peer, &place, seen) => ended,
+                ended = run(&signals, &peer, &place, questions.clone(), seen) => ended,
             };
             if let Err(status) = ended {
                 tracing::debug!(peer = %peer.id(), reason = status.message(), "a sidecar tells no more of its calls");
@@ -68,9 +69,10 @@ async fn run(
     signals: &Arc<Signals>,
     peer: &PeerId,
     place: &Place<SpiffeId>,
+    questions: ToSidecar,
     mut seen: Streaming<Seen>,
 ) -> Result<(), Status> {
-    let _reporting = signals.begin(peer.id());
+    let reporting = signals.begin(peer.id(), questions);
     let mut pace = Pace::new(Instant::now());
     let life = peer.not_after().duration_since(SystemTime::now());
     let expiry = sleep(life.unwrap_or_default());
@@ -95,8 +97,9 @@ async fn run(
         pace.count(Instant::now());
         match message.kind {
             Some(Kind::Signals(told)) => signals.take(peer.id(), told, Instant::now()),
+            Some(Kind::Answer(answer)) => signals.questions.answer(reporting.stream, answer),
             // A later sidecar may send what this service does not know.
-            Some(Kind::Answer(_)) | None => {}
+            None => {}
         }
     }
 }

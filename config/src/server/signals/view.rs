@@ -9,7 +9,7 @@ use weft_transport::identity::SpiffeId;
 use super::past::{Past, SidecarKey, slot_at};
 use crate::limits;
 use crate::operator::{Grouping, Security, StatRequest, StatRow};
-use crate::signals::{EdgeCounts, EdgeKey, Side};
+use crate::signals::{EdgeCounts, EdgeKey, Side, is_named, workload};
 use crate::table::ServiceName;
 
 /// What makes calls a row.
@@ -99,7 +99,7 @@ fn slots_before(window_ms: u64) -> u32 {
 
 fn add_silent(sums: &mut BTreeMap<RowKey, Sum>, request: &StatRequest, declared: &[Declared]) {
     for Declared { from, to } in declared {
-        let (caller, to) = (workload(from.as_str()), to.to_string());
+        let (caller, to) = (workload(from), to.to_string());
         let asked = request
             .from
             .as_deref()
@@ -147,10 +147,10 @@ fn of_edge(by: Grouping, edge: &EdgeKey) -> RowKey {
 }
 
 fn of_sidecar(sidecar: &SidecarKey) -> RowKey {
-    let workload = sidecar.identity.workload();
+    let parts = sidecar.identity.workload();
     RowKey {
-        from: workload_name(&sidecar.identity),
-        namespace: workload.map_or_else(String::new, |one| one.namespace.to_owned()),
+        from: workload(&sidecar.identity),
+        namespace: parts.map_or_else(String::new, |one| one.namespace.to_owned()),
         from_identity: Arc::from(sidecar.identity.as_str()),
         instance: Arc::clone(&sidecar.instance),
         direction: match sidecar.side {
@@ -220,22 +220,15 @@ fn calls(counts: &EdgeCounts) -> u64 {
 fn caller(edge: &EdgeKey) -> String {
     match edge.from.is_empty() {
         true if edge.from_identity.is_empty() => "unknown".to_owned(),
-        true => workload(&edge.from_identity),
+        true => workload_of(&edge.from_identity),
         false => edge.from.to_string(),
     }
 }
 
 /// `frontend.shop` for the identity of a workload.
-fn workload(identity: &str) -> String {
+fn workload_of(identity: &str) -> String {
     let id = identity.parse::<SpiffeId>();
-    id.map_or_else(|_| identity.to_owned(), |id| workload_name(&id))
-}
-
-fn workload_name(id: &SpiffeId) -> String {
-    match id.workload() {
-        Some(one) => format!("{}.{}", one.service_account, one.namespace),
-        None => id.to_string(),
-    }
+    id.map_or_else(|_| identity.to_owned(), |id| workload(&id))
 }
 
 /// `orders.shop:80` in its parts. A name without a port has none.
@@ -249,14 +242,6 @@ fn namespace(service: &str) -> &str {
     service
         .split_once('.')
         .map_or("", |(_, namespace)| namespace)
-}
-
-/// Whether an operator means this service: by its name, or by its namespace as `*.shop`.
-fn is_named(service: &str, wanted: &str) -> bool {
-    match wanted.strip_prefix("*.") {
-        Some(wanted) => namespace(service) == wanted,
-        None => service == wanted,
-    }
 }
 
 #[cfg(test)]
