@@ -5,7 +5,8 @@
 //! handshake proved. `state.rs` is the shared state: `state/resources.rs` has the resources in force,
 //! `state/leases.rs` the leases of workloads, and `state/sessions.rs` the sidecars; `tables.rs` has the
 //! tables that are sent. `subscribe.rs` is one sidecar's stream and `sent.rs` the messages on it,
-//! `operate.rs` the operators' calls, `admin.rs` the local socket; `signals.rs` is what sidecars tell of their calls.
+//! `operate.rs` the operators' calls, `admin.rs` the local socket; `signals.rs` is what sidecars tell of
+//! their calls.
 
 mod access;
 mod admin;

@@ -1,8 +1,9 @@
 //! What sidecars count of their calls for the control plane: what `weft stat` shows. Pure.
 //!
-//! A sidecar counts by edge ([`EdgeKey`]: who calls which port of which service, by which rule of a route), and
-//! tells the config service every [`limits::SIGNALS_INTERVAL`] what came since it did so last ([`EdgeCounts`]). The
-//! config service keeps that for a while: `server/signals.rs`. `client/observation.rs` is the stream between them.
+//! A sidecar counts by edge ([`EdgeKey`]: who calls which port of which service, by which rule of a route),
+//! and tells the config service every [`limits::SIGNALS_INTERVAL`] what came since it did so last
+//! ([`EdgeCounts`]). The config service keeps that for a while: `server/signals.rs`. `client/observation.rs`
+//! is the stream between them.
 
 mod counts;
 mod edge;

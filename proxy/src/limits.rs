@@ -479,11 +479,12 @@ pub const METRIC_OUTCOMES_MAX: usize = 128;
 /// time.
 pub const MEMORY_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Requests that failed and are kept for `weft why`: at one a second those of the last eight minutes. Some 400 kB
-/// when it is full.
+/// Requests that failed and are kept for `weft why`: at one a second those of the last eight minutes. Some
+/// 400 kB when it is full.
 pub const RECENT_FAILURES: usize = 512;
 
-/// Failures of one second that are kept: a storm shows its kind in its first ones, and each costs some microseconds.
+/// Failures of one second that are kept: a storm shows its kind in its first ones, and each costs some
+/// microseconds.
 pub const RECENT_FAILURES_PER_SECOND: usize = 100;
 
 /// Requests of a minute that are kept as the slowest.

@@ -1,6 +1,6 @@
-//! The last requests that failed and the slowest ones, as lines of the access log, for `weft why`: kept whether or not
-//! there is an access log, and told only when the config service asks. Bounded in number and by the second, so a storm
-//! of failures costs what its first hundred cost. Times come from the records.
+//! The last requests that failed and the slowest ones, as lines of the access log, for `weft why`: kept
+//! whether or not there is an access log, and told only when the config service asks. Bounded in number and
+//! by the second, so a storm of failures costs what its first hundred cost. Times come from the records.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};

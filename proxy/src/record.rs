@@ -140,8 +140,8 @@ impl Finished<'_> {
         }
     }
 
-    /// The mesh's part of the time until the head of the answer: in the calling sidecar all but what the application
-    /// took, in the serving one what that one took. None where the serving side did not tell.
+    /// The mesh's part of the time until the head of the answer: in the calling sidecar all but what the
+    /// application took, in the serving one what that one took. None where the serving side did not tell.
     pub(crate) fn mesh(&self) -> Option<Duration> {
         let serving = self.record.serving?;
         Some(self.head()?.saturating_sub(serving.application()))

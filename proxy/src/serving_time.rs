@@ -1,5 +1,5 @@
-//! Where the time of a request went on the serving side: the field `weft-time` of its answer, which the calling sidecar
-//! reads and takes off. Durations, as the clocks of two hosts differ. Pure.
+//! Where the time of a request went on the serving side: the field `weft-time` of its answer, which the
+//! calling sidecar reads and takes off. Durations, as the clocks of two hosts differ. Pure.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -20,8 +20,8 @@ pub(crate) struct ServingTime {
 const TEXT_BYTES_MAX: usize = 22;
 
 impl ServingTime {
-    /// The application took so long from the request to the head of its answer, and the sidecar so long before and
-    /// after.
+    /// The application took so long from the request to the head of its answer, and the sidecar so long
+    /// before and after.
     pub(crate) fn new(application: Duration, sidecar: Duration) -> Self {
         let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
         Self {

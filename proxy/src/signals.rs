@@ -1,6 +1,7 @@
-//! What the config service is told of calls: what each edge counted since it was told last. The counts are beside
-//! those of `/metrics` ([`crate::metrics`]) and end with the same record. [`Calls`] reads the shards of all workers;
-//! `weft_config::client` asks for it every few seconds, and for [`crate::recent`] when an operator asks why.
+//! What the config service is told of calls: what each edge counted since it was told last. The counts are
+//! beside those of `/metrics` ([`crate::metrics`]) and end with the same record. [`Calls`] reads the shards
+//! of all workers; `weft_config::client` asks for it every few seconds, and for [`crate::recent`] when an
+//! operator asks why.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -31,11 +31,12 @@ pub enum By {
 
 /// Shows rates, success and response times of the calls in the mesh.
 ///
-/// Sidecars tell the config service every 5 seconds what they counted; no other server is needed. P50 to P99 are what
-/// the caller waited for, as its own sidecar measured it; they are exact within 5 %. MESH P50 is the part of the time
-/// until the head of the answer that was the mesh's and not the application's. SUCCESS leaves out what the mesh or the
-/// application failed: a status of 500 or more, or an error of gRPC. The config service keeps 10 minutes of all edges,
-/// and a day of the 500 busiest; it forgets them when it restarts.
+/// Sidecars tell the config service every 5 seconds what they counted; no other server is needed. P50 to P99
+/// are what the caller waited for, as its own sidecar measured it; they are exact within 5 %. MESH P50 is the
+/// part of the time until the head of the answer that was the mesh's and not the application's. SUCCESS
+/// leaves out what the mesh or the application failed: a status of 500 or more, or an error of gRPC. The
+/// config service keeps 10 minutes of all edges, and a day of the 500 busiest; it forgets them when it
+/// restarts.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     weft stat\n  \
@@ -53,9 +54,10 @@ pub struct Stat {
 
 /// Shows who talks to whom in the mesh, and how each edge is secured.
 ///
-/// Also edges without a call in the window: what the listeners of connected sidecars name. SECURED is "mutual TLS"
-/// where both sides proved who they are, "PLAINTEXT" for callers without a sidecar that a Permissive Service takes,
-/// "outside" for what leaves the mesh, and "unreached" where no endpoint was. DENIED counts calls that a policy refused.
+/// Also edges without a call in the window: what the listeners of connected sidecars name. SECURED is "mutual
+/// TLS" where both sides proved who they are, "PLAINTEXT" for callers without a sidecar that a Permissive
+/// Service takes, "outside" for what leaves the mesh, and "unreached" where no endpoint was. DENIED counts
+/// calls that a policy refused.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     weft edges\n  \

@@ -76,4 +76,5 @@ mod takeover_delay;
 mod takeover_failures;
 mod takeover_generations;
 mod times;
+mod why;
 mod workloads;

@@ -1,4 +1,5 @@
-//! What `weft stat` and `weft edges` say of calls is what was called: counts, reasons, times, and who proved what.
+//! What `weft stat` and `weft edges` say of calls is what was called: counts, reasons, times, and who proved
+//! what.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};

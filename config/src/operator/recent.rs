@@ -1,5 +1,5 @@
-//! Requests that failed or were slow, as the sidecars on their way saw them. Each is a line of the access log, of which
-//! a sidecar of another build may write more or less: what is missing is empty.
+//! Requests that failed or were slow, as the sidecars on their way saw them. Each is a line of the access
+//! log, of which a sidecar of another build may write more or less: what is missing is empty.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
-//! What operators ask about the calls in the mesh, and what they are told. The types travel as JSON; `-o json` prints
-//! the same.
+//! What operators ask about the calls in the mesh, and what they are told. The types travel as JSON; `-o
+//! json` prints the same.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,7 +43,8 @@ pub struct StatRequest {
 /// What is told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stat {
-    /// How far back this goes, in milliseconds: less than was asked if the config service runs since then only.
+    /// How far back this goes, in milliseconds: less than was asked if the config service runs since then
+    /// only.
     pub window_ms: u64,
     /// In the order of their names.
     pub rows: Vec<StatRow>,
@@ -52,7 +53,8 @@ pub struct Stat {
     /// Sidecars that are connected and do not, as they are older.
     #[serde(default)]
     pub not_reporting: Vec<String>,
-    /// Calls since the config service started that are counted as those of `other`, as there are too many edges.
+    /// Calls since the config service started that are counted as those of `other`, as there are too many
+    /// edges.
     #[serde(default)]
     pub spilled: u64,
     /// Minutes before the last ten that were forgotten for want of room.
@@ -108,7 +110,8 @@ pub struct StatRow {
     /// The rule, as `HTTPRoute shop/orders 2`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub route: String,
-    /// The SPIFFE ID of the service's endpoints that were asked, or of the sidecar. Several are joined by `, `.
+    /// The SPIFFE ID of the service's endpoints that were asked, or of the sidecar. Several are joined by `,
+    /// `.
     pub identity: String,
     /// Which process of a sidecar.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -136,7 +139,8 @@ pub struct StatRow {
     pub p95_ms: Option<f64>,
     /// As `p50_ms`, of 99 of 100.
     pub p99_ms: Option<f64>,
-    /// The mesh's part of the time until the head of the answer, in milliseconds: half of the requests stayed below it.
+    /// The mesh's part of the time until the head of the answer, in milliseconds: half of the requests stayed
+    /// below it.
     pub mesh_p50_ms: Option<f64>,
     /// As `mesh_p50_ms`, of 99 of 100.
     pub mesh_p99_ms: Option<f64>,

@@ -2,9 +2,10 @@
 //! how long a call may take.
 //!
 //! Identities `ns/weft/sa/operator-*` may call everything; every other identity of the mesh may only
-//! subscribe, and tell what it saw. An operator's call takes its [`Turn`] before its body is read, so that only a few large bodies
-//! are in memory at once. The handler takes the [`OperatorCall`] that was left with the request; this tells
-//! the access control that the body has arrived. A subscription has its own deadlines (`subscribe.rs`).
+//! subscribe, and tell what it saw. An operator's call takes its [`Turn`] before its body is read, so that
+//! only a few large bodies are in memory at once. The handler takes the [`OperatorCall`] that was left with
+//! the request; this tells the access control that the body has arrived. A subscription has its own deadlines
+//! (`subscribe.rs`).
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};

@@ -1,7 +1,7 @@
-//! What sidecars tell of their calls, for operators. [`Signals`] is what all streams and calls share: `past.rs` keeps
-//! what came (its rings are in `rings.rs`), `intake.rs` judges what a sidecar says, `observe.rs` is a sidecar's stream,
-//! `questions.rs` what operators ask of sidecars, and `view.rs` sums up for operators. Nothing of it is in the store: a config service that restarts knows what came
-//! since then.
+//! What sidecars tell of their calls, for operators. [`Signals`] is what all streams and calls share:
+//! `past.rs` keeps what came (its rings are in `rings.rs`), `intake.rs` judges what a sidecar says,
+//! `observe.rs` is a sidecar's stream, `questions.rs` what operators ask of sidecars, and `view.rs` sums up
+//! for operators. Nothing of it is in the store: a config service that restarts knows what came since then.
 
 mod intake;
 pub(super) mod observe;
@@ -101,8 +101,8 @@ impl Signals {
         inner.past.tidy(slot);
     }
 
-    /// The calls that an operator asks for. `declared` are the edges that sidecars name, `connected` the identities of
-    /// those that are connected.
+    /// The calls that an operator asks for. `declared` are the edges that sidecars name, `connected` the
+    /// identities of those that are connected.
     pub(super) fn stat(
         &self,
         request: &StatRequest,

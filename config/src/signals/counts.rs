@@ -13,7 +13,8 @@ pub struct EdgeCounts {
     pub requests: u64,
     /// Those of them, and tunnels, that failed.
     pub failures: u64,
-    /// Failures by reason: an error type of `proxy-status` (RFC 9209), or `status NNN` where the application said so.
+    /// Failures by reason: an error type of `proxy-status` (RFC 9209), or `status NNN` where the application
+    /// said so.
     pub reasons: BTreeMap<String, u64>,
     /// Attempts after the first.
     pub retries: u64,
@@ -144,8 +145,8 @@ impl From<&EdgeCounts> for proto::EdgeCounts {
     }
 }
 
-/// Takes whatever a sidecar says: reasons are shortened, and nothing of it can grow without bound. A sum that is too
-/// large to be added to is taken for the largest that is not.
+/// Takes whatever a sidecar says: reasons are shortened, and nothing of it can grow without bound. A sum that
+/// is too large to be added to is taken for the largest that is not.
 impl From<proto::EdgeCounts> for EdgeCounts {
     fn from(message: proto::EdgeCounts) -> Self {
         let mut counts = Self {

@@ -1,8 +1,9 @@
-//! Counts of durations by their size, for percentiles: an exponential histogram that holds only the range of sizes
-//! that occurred. Pure.
+//! Counts of durations by their size, for percentiles: an exponential histogram that holds only the range of
+//! sizes that occurred. Pure.
 //!
-//! Eight buckets for each doubling, as Prometheus' native histograms of schema 3 and OpenTelemetry's of scale 3 have
-//! them: a percentile is wrong by at most 4.4 % of its value. One with a few hundred durations takes some 100 bytes.
+//! Eight buckets for each doubling, as Prometheus' native histograms of schema 3 and OpenTelemetry's of scale
+//! 3 have them: a percentile is wrong by at most 4.4 % of its value. One with a few hundred durations takes
+//! some 100 bytes.
 
 /// Buckets for each doubling of the duration.
 const PER_DOUBLING: u32 = 8;
@@ -55,7 +56,8 @@ impl Durations {
         self.counts.is_empty()
     }
 
-    /// The duration, in microseconds, below which this share of the durations is (0 to 1). None if none was counted.
+    /// The duration, in microseconds, below which this share of the durations is (0 to 1). None if none was
+    /// counted.
     #[must_use]
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let wanted = share.clamp(0.0, 1.0) * self.count() as f64;

@@ -47,7 +47,8 @@ pub fn workload(id: &SpiffeId) -> String {
     }
 }
 
-/// Whether a service is the one that is meant: by its name, or by its namespace as `*.shop`. An empty name means any.
+/// Whether a service is the one that is meant: by its name, or by its namespace as `*.shop`. An empty name
+/// means any.
 #[must_use]
 pub fn is_named(service: &str, wanted: &str) -> bool {
     let namespace = || {

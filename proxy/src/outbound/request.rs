@@ -97,6 +97,14 @@ fn relay(
     record.serving = ServingTime::told(&head.headers);
     fields::strip(&mut head.headers);
     routed::apply_to_answer(exchange, &mut head.headers, record.failure.is_some());
+    if head.status.is_server_error()
+        && let Some(id) = &record.request_id
+    {
+        // By which its user can ask why (`weft why`).
+        head.headers
+            .entry(fields::X_REQUEST_ID)
+            .or_insert_with(|| id.clone());
+    }
     if exchange.worker.shared.server_timing {
         say_times(&mut head.headers, &record);
     }
@@ -119,8 +127,8 @@ fn relay(
     Response::from_parts(head, body)
 }
 
-/// Tells the application where the time until the head of its answer went (Server Timing, section 4), where the
-/// settings ask for that.
+/// Tells the application where the time until the head of its answer went (Server Timing, section 4), where
+/// the settings ask for that.
 fn say_times(headers: &mut HeaderMap, record: &Record) {
     let (Some(serving), Some(last)) = (record.serving, record.kept.last()) else {
         return;

@@ -1,5 +1,5 @@
-//! The causes that `weft why` names, each with what to do about it. Data, and what of a sidecar's words belongs to
-//! which. Pure.
+//! The causes that `weft why` names, each with what to do about it. Data, and what of a sidecar's words
+//! belongs to which. Pure.
 
 use weft_config::operator::CallSeen;
 

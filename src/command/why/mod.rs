@@ -1,5 +1,5 @@
-//! `weft why`: why a request failed or was slow, from what the sidecars on its way keep of it. `judge.rs` finds the
-//! cause, `causes.rs` has them all.
+//! `weft why`: why a request failed or was slow, from what the sidecars on its way keep of it. `judge.rs`
+//! finds the cause, `causes.rs` has them all.
 
 mod causes;
 mod judge;
@@ -22,9 +22,9 @@ use judge::{Why, judge};
 
 /// Tells why a request failed or was slow, and what to do.
 ///
-/// Each sidecar keeps its last failures (up to 512) and the slowest requests of each of the last ten minutes. This asks
-/// all of them for one request, by the x-request-id that is in its answer and in the access log, or for the latest ones
-/// between two services. A cause is a documented word; docs/observe.md lists them.
+/// Each sidecar keeps its last failures (up to 512) and the slowest requests of each of the last ten minutes.
+/// This asks all of them for one request, by the x-request-id that is in its answer and in the access log, or
+/// for the latest ones between two services. A cause is a documented word; docs/observe.md lists them.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "weft why [OPTIONS] <REQUEST_ID>\n       weft why [OPTIONS] [--from <SERVICE>] [--to <SERVICE>] [--last <TIME>]",

@@ -57,8 +57,8 @@ catalogue! {
     SIGNAL_EDGES = Gauge("weft_config_signal_edges", Things).of(CONFIG);
     /// Bytes of what is kept of them.
     SIGNAL_BYTES = Gauge("weft_config_signal_bytes", Bytes).of(CONFIG);
-    /// Calls that share the edge `other`, as there are too many edges (`no_room`), and edges that a sidecar told of and
-    /// that are not its own (`not_its_own`).
+    /// Calls that share the edge `other`, as there are too many edges (`no_room`), and edges that a sidecar
+    /// told of and that are not its own (`not_its_own`).
     SIGNALS_LEFT_OUT = Counter("weft_config_signals_left_out_total", Things).of(CONFIG).by(&[], &[
         Label::one_of("reason", &["no_room", "not_its_own"])
     ]);

@@ -1,5 +1,5 @@
-//! What a sidecar may say of its calls: of its own alone. What it says of others is left out, text is bounded, and who
-//! it is comes from its handshake. Pure.
+//! What a sidecar may say of its calls: of its own alone. What it says of others is left out, text is
+//! bounded, and who it is comes from its handshake. Pure.
 
 use std::sync::Arc;
 

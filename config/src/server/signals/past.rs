@@ -1,5 +1,5 @@
-//! What every edge and every sidecar of the mesh did of late: the rings of all, within the bounds of all. Pure: time
-//! is an argument.
+//! What every edge and every sidecar of the mesh did of late: the rings of all, within the bounds of all.
+//! Pure: time is an argument.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -104,8 +104,8 @@ impl Past {
         }
     }
 
-    /// What came on each edge in the last `slots` slots. What both sidecars of a call counted is told once, as the
-    /// caller's saw it.
+    /// What came on each edge in the last `slots` slots. What both sidecars of a call counted is told once,
+    /// as the caller's saw it.
     pub(super) fn edges(
         &self,
         now: Slot,

@@ -1,5 +1,6 @@
-//! What operators ask of sidecars while they wait: a question goes down the stream of each sidecar that is meant, and
-//! what they answer comes together here. A sidecar whose stream ends answers no more, and is no longer waited for.
+//! What operators ask of sidecars while they wait: a question goes down the stream of each sidecar that is
+//! meant, and what they answer comes together here. A sidecar whose stream ends answers no more, and is no
+//! longer waited for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};

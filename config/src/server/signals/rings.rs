@@ -1,6 +1,6 @@
-//! The recent past of one edge, or of one sidecar: what came in each slot of 5 s for 10 minutes, and in each minute
-//! for 10 minutes or, of the busiest, a day. Slots that are over are kept as encoded messages, which take a tenth of the
-//! room. Pure: slots are numbered by the caller.
+//! The recent past of one edge, or of one sidecar: what came in each slot of 5 s for 10 minutes, and in each
+//! minute for 10 minutes or, of the busiest, a day. Slots that are over are kept as encoded messages, which
+//! take a tenth of the room. Pure: slots are numbered by the caller.
 
 use std::collections::VecDeque;
 
@@ -94,8 +94,8 @@ impl Rings {
         self.minutes.pop()
     }
 
-    /// What came in the last `slots` slots before `now`, and in `now`. What is longer ago than a few minutes is known by
-    /// minutes only.
+    /// What came in the last `slots` slots before `now`, and in `now`. What is longer ago than a few minutes
+    /// is known by minutes only.
     pub(super) fn since(&self, now: Slot, slots: u32) -> EdgeCounts {
         let from = now.saturating_sub(slots);
         let mut sum = EdgeCounts::default();

@@ -41,8 +41,8 @@ pub(in crate::server) struct Declared {
     pub(in crate::server) to: ServiceName,
 }
 
-/// The rows for a request, in the order of their names, and the time that they cover: the present slot, as far as it
-/// has come, and those before it. `now` is the time since the service started.
+/// The rows for a request, in the order of their names, and the time that they cover: the present slot, as
+/// far as it has come, and those before it. `now` is the time since the service started.
 pub(super) fn rows(
     past: &Past,
     now: Duration,
