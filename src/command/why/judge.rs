@@ -1,5 +1,6 @@
 //! What sidecars saw of one request, put together: who failed first, in which way, and what to do. Pure.
 
+use jiff::Timestamp;
 use serde::Serialize;
 use weft_config::operator::{CallSeen, SidecarCall};
 
@@ -55,10 +56,14 @@ pub struct Tried {
     pub outcome: String,
 }
 
-/// A call between two sidecars, as each of them saw it.
-struct Hop<'a> {
-    caller: Option<&'a SidecarCall>,
-    service: Option<&'a SidecarCall>,
+/// A call between two sidecars, as one or both of them saw it.
+enum Hop<'a> {
+    Caller(&'a SidecarCall),
+    Service(&'a SidecarCall),
+    Both {
+        caller: &'a SidecarCall,
+        service: &'a SidecarCall,
+    },
 }
 
 /// Puts together what sidecars saw of one request. None if none saw it.
@@ -69,8 +74,7 @@ pub fn judge(seen: &[SidecarCall]) -> Option<Why> {
     let failed = hops.iter().rev().find(|hop| hop.is_failed());
     let hop = failed.unwrap_or(first);
     let (cause, told) = hop.cause();
-    let shown = first.caller.or(first.service)?;
-    let place = hop.caller.or(hop.service)?;
+    let (shown, place) = (first.nearest(), hop.nearest());
     let to = named(&place.call.destination, &place.call.authority);
     let mut why = Why {
         request_id: shown.call.request_id.clone().unwrap_or_default(),
@@ -99,14 +103,11 @@ pub fn judge(seen: &[SidecarCall]) -> Option<Why> {
     if !place.call.route.is_empty() {
         why.decided_by.push(place.call.route.clone());
     }
-    if let Some(caller) = hop.caller {
+    if let Hop::Caller(caller) | Hop::Both { caller, .. } = hop {
         why.not_retried.clone_from(&caller.call.not_retried);
         why.attempts = caller.call.tried.iter().map(tried).collect();
     }
-    for hop in &hops {
-        why.seen.extend(hop.caller.cloned());
-        why.seen.extend(hop.service.cloned());
-    }
+    why.seen = hops.iter().flat_map(Hop::seen).cloned().collect();
     Some(why)
 }
 
@@ -116,7 +117,7 @@ fn hops(seen: &[SidecarCall]) -> Vec<Hop<'_>> {
     let mut outbound: Vec<_> = seen.iter().filter(is_outbound).collect();
     let mut inbound: Vec<_> = seen.iter().filter(|call| !is_outbound(call)).collect();
     // Later ends are nearer to the first caller.
-    outbound.sort_by(|a, b| b.call.time.cmp(&a.call.time));
+    outbound.sort_by_key(|one| std::cmp::Reverse(ended(&one.call)));
     let mut hops = Vec::new();
     for caller in outbound {
         let is_other_end = |one: &&SidecarCall| {
@@ -124,27 +125,22 @@ fn hops(seen: &[SidecarCall]) -> Vec<Hop<'_>> {
         };
         // Of several attempts the one that counted ended last.
         let mut ends: Vec<_> = inbound.iter().copied().filter(is_other_end).collect();
-        ends.sort_by(|a, b| a.call.time.cmp(&b.call.time));
+        ends.sort_by_key(|one| ended(&one.call));
         inbound.retain(|one| !is_other_end(one));
-        hops.push(Hop {
-            caller: Some(caller),
-            service: ends.pop(),
+        hops.push(match ends.pop() {
+            Some(service) => Hop::Both { caller, service },
+            None => Hop::Caller(caller),
         });
     }
-    hops.extend(inbound.into_iter().map(|service| Hop {
-        caller: None,
-        service: Some(service),
-    }));
-    hops.sort_by_key(|hop| {
-        let source = hop
-            .caller
-            .or(hop.service)
-            .map(|one| one.call.source.clone());
-        // One that is called by a service that was called itself comes after it.
-        let depth = hop_depth(seen, source.as_deref().unwrap_or_default(), 0);
-        depth
-    });
+    hops.extend(inbound.into_iter().map(Hop::Service));
+    // One that is called by a service that was called itself comes after it.
+    hops.sort_by_key(|hop| hop_depth(seen, &hop.nearest().call.source, 0));
     hops
+}
+
+/// When it ended, if it says so.
+pub(super) fn ended(call: &CallSeen) -> Option<Timestamp> {
+    call.time.parse().ok()
 }
 
 /// How many calls lie before those of this identity.
@@ -159,66 +155,53 @@ fn hop_depth(seen: &[SidecarCall], source: &str, depth: usize) -> usize {
     }
 }
 
-impl Hop<'_> {
+impl<'a> Hop<'a> {
+    /// The sidecar that is nearest to the first caller.
+    fn nearest(&self) -> &'a SidecarCall {
+        match self {
+            Hop::Caller(one) | Hop::Service(one) | Hop::Both { caller: one, .. } => one,
+        }
+    }
+
+    /// What was seen, the caller's first.
+    fn seen(&self) -> impl Iterator<Item = &'a SidecarCall> + use<'a> {
+        let (first, second) = match self {
+            Hop::Caller(one) | Hop::Service(one) => (*one, None),
+            Hop::Both { caller, service } => (*caller, Some(*service)),
+        };
+        std::iter::once(first).chain(second)
+    }
+
     fn is_failed(&self) -> bool {
-        [self.caller, self.service]
-            .into_iter()
-            .flatten()
-            .any(|one| is_failed(&one.call))
+        self.seen().any(|one| is_failed(&one.call))
     }
 
     /// The cause, and the words of the sidecar that knows it best.
-    fn cause(&self) -> (Cause, &CallSeen) {
-        const NOTHING: &CallSeen = &CallSeen {
-            time: String::new(),
-            direction: String::new(),
-            method: String::new(),
-            authority: String::new(),
-            path: String::new(),
-            status: 0,
-            grpc_status: None,
-            duration_ms: 0.0,
-            source: String::new(),
-            source_address: None,
-            destination: String::new(),
-            destination_principal: String::new(),
-            route: String::new(),
-            error: None,
-            reason: None,
-            details: None,
-            policy: None,
-            request_id: None,
-            revision: None,
-            attempts: 0,
-            not_retried: None,
-            tried: Vec::new(),
-            body_ms: None,
-            application_ms: None,
-            mesh_ms: None,
-        };
-        let caller = self.caller.map(|one| &one.call);
-        let service = self.service.map(|one| &one.call);
-        match (caller, service) {
+    fn cause(&self) -> (Cause, &'a CallSeen) {
+        match self {
             // The service's sidecar was still waiting for its application.
-            (Some(caller), Some(service)) if is_late(caller) && is_given_up(service) => {
-                (causes::APPLICATION_SLOW, caller)
+            Hop::Both { caller, service }
+                if is_late(&caller.call) && is_given_up(&service.call) =>
+            {
+                (causes::APPLICATION_SLOW, &caller.call)
             }
-            (_, Some(service)) if service.reason.is_some() => {
-                (causes::of(By::Service, service), service)
+            Hop::Service(service) | Hop::Both { service, .. } if service.call.reason.is_some() => {
+                (causes::of(By::Service, &service.call), &service.call)
             }
-            (Some(caller), _) if caller.reason.is_some() => {
-                let told = caller.details.as_deref().unwrap_or_default();
-                match told.starts_with(FAR_SIDE) {
-                    true => (causes::of(By::Service, caller), caller),
-                    false => (causes::of(By::Caller, caller), caller),
-                }
+            Hop::Caller(caller) | Hop::Both { caller, .. } if caller.call.reason.is_some() => {
+                let told = caller.call.details.as_deref().unwrap_or_default();
+                let by = match told.starts_with(FAR_SIDE) {
+                    true => By::Service,
+                    false => By::Caller,
+                };
+                (causes::of(by, &caller.call), &caller.call)
             }
-            (caller, service) => {
-                let call = caller.or(service).unwrap_or(NOTHING);
-                match is_failed(call) {
-                    true => (causes::APPLICATION_ERROR, call),
-                    false => (of_slow(call), call),
-                }
+            Hop::Caller(one) | Hop::Service(one) | Hop::Both { caller: one, .. } => {
+                let cause = match is_failed(&one.call) {
+                    true => causes::APPLICATION_ERROR,
+                    false => of_slow(&one.call),
+                };
+                (cause, &one.call)
             }
         }
     }

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 use weft_config::operator::{RecentCalls, SidecarCall};
 use weft_config::signals::RecentFilter;
 use weft_transport::units::parse_duration;
@@ -18,7 +19,7 @@ use crate::context::{ContextFlags, refused};
 use crate::failure::{Code, Failure};
 use crate::output::{Format, note, print_or, printable};
 use crate::process;
-use judge::{Why, judge};
+use judge::{Why, ended, judge};
 
 /// Tells why a request failed or was slow, and what to do.
 ///
@@ -126,12 +127,12 @@ fn nothing(args: &WhyFlags, known: &RecentCalls) -> Failure {
 
 /// The ids of the latest requests, failures before what was only slow.
 fn latest(calls: &[SidecarCall]) -> Vec<String> {
-    let mut by_id = BTreeMap::<&str, (bool, &str)>::new();
+    let mut by_id = BTreeMap::<&str, (bool, Option<Timestamp>)>::new();
     for SidecarCall { call, .. } in calls {
         let Some(id) = &call.request_id else { continue };
         let failed = call.error.is_some() || call.status >= 500;
-        let known = by_id.entry(id).or_insert((failed, &call.time));
-        *known = (known.0 | failed, known.1.max(&call.time));
+        let known = by_id.entry(id).or_insert((failed, None));
+        *known = (known.0 | failed, known.1.max(ended(call)));
     }
     let mut ids: Vec<_> = by_id.into_iter().collect();
     ids.sort_by(|(_, a), (_, b)| b.cmp(a));
