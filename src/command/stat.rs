@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_name_without_a_namespace_is_refused_with_what_to_write() {
-        let refused = named(Some("orders"), "--to").unwrap_err().to_string();
+        let refused = named(Some("orders"), "--to").unwrap_err().line;
         assert!(refused.contains("orders.shop"), "{refused}");
         assert_eq!(
             named(Some("*.shop"), "--to").unwrap(),

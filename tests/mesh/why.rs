@@ -123,7 +123,7 @@ fn each_failure_that_is_made_on_purpose_has_its_own_cause_and_says_what_to_do() 
     }
     let caller = plan.start();
     for name in [
-        "good", "slow", "failing", "broken", "leaving", "strict", "limited", "faulty", "down",
+        "good", "slow", "failing", "broken", "leaving", "limited", "faulty", "down",
     ] {
         caller.wait_endpoints(&format!("{name}:80"), 1);
     }
