@@ -36,6 +36,7 @@ mod run;
 mod stream;
 mod takeover;
 mod tasks;
+mod traces;
 mod transport_failure;
 pub mod visible;
 mod worker;
