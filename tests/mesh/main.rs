@@ -75,4 +75,5 @@ mod takeover_delay;
 mod takeover_failures;
 mod takeover_generations;
 mod times;
+mod traces;
 mod workloads;

@@ -160,6 +160,23 @@ pub(super) fn record(direction: Direction, uri: &str, observers: Observers) -> R
     record
 }
 
+/// What a record keeps of a trace whose caller told its span.
+pub(super) fn traced(is_grpc: bool) -> Traced {
+    Traced {
+        context: TraceParent {
+            trace: 0xabc,
+            parent: 0x1,
+            flags: 0x03,
+        },
+        caller: Some(0x99),
+        state: Some(HeaderValue::from_static("a=1")),
+        began: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(5),
+        user_agent: Some(HeaderValue::from_static("curl/8")),
+        is_grpc,
+        beside: Vec::new(),
+    }
+}
+
 struct Began {
     sent: Option<String>,
     state: bool,

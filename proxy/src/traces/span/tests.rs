@@ -1,13 +1,13 @@
 //! Tests of `proxy/src/traces/span.rs`: the spans of exchanges of each kind.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use prost::Message as _;
 use weft_transport::locks::lock;
 
-use super::super::tests::record;
 use super::super::tests::wire::Span;
+use super::super::tests::{record, traced};
 use super::*;
 use crate::failure::Reason;
 use crate::record::{Observer, Observers};
@@ -28,22 +28,6 @@ impl Observer for Sink {
     }
 }
 
-fn traced(is_grpc: bool) -> Option<Box<Traced>> {
-    Some(Box::new(Traced {
-        context: TraceParent {
-            trace: 0xabc,
-            parent: 0x1,
-            flags: 0x03,
-        },
-        caller: Some(0x99),
-        state: Some(HeaderValue::from_static("a=1")),
-        began: SystemTime::UNIX_EPOCH + Duration::from_secs(5),
-        user_agent: Some(HeaderValue::from_static("curl/8")),
-        is_grpc,
-        beside: Vec::new(),
-    }))
-}
-
 /// The spans of an exchange that `change` fills in and that ends so.
 fn spans(
     (direction, uri, is_grpc): (Direction, &str, bool),
@@ -52,7 +36,7 @@ fn spans(
 ) -> Vec<Span> {
     let sink = Sink::default();
     let mut record = record(direction, uri, Observers::new(vec![Box::new(sink.clone())]));
-    record.traced = traced(is_grpc);
+    record.traced = Some(Box::new(traced(is_grpc)));
     change(&mut record);
     record.end(outcome);
     std::mem::take(&mut *lock(&sink.0))
