@@ -10,8 +10,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::harness::{
-    Mesh, Need, Origin, Process, Seen, SidecarPlan, exchange, eventually, expect_echo, need, python_command,
-    service, wait_until,
+    Mesh, Need, Origin, Process, Seen, SidecarPlan, eventually, exchange, expect_echo, need,
+    python_command, service, wait_until,
 };
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -45,7 +45,9 @@ impl Collector {
 
     fn run(&mut self, mesh: &Mesh) {
         let mut command = python_command("otlp_collector.py");
-        command.args([self.kind, &self.address.to_string()]).arg(&self.file);
+        command
+            .args([self.kind, &self.address.to_string()])
+            .arg(&self.file);
         let mut process = Process::spawn("collector", mesh.folder(), &mut command);
         process.wait_for_line("serving");
         self.process = Some(process);
@@ -53,7 +55,10 @@ impl Collector {
 
     /// A sidecar that sends its spans here, all or a share.
     fn of(&self, plan: SidecarPlan, ratio: &str) -> SidecarPlan {
-        let otlp = format!("traces: {{ otlp: \"http://{}\", ratio: {ratio} }}", self.address);
+        let otlp = format!(
+            "traces: {{ otlp: \"http://{}\", ratio: {ratio} }}",
+            self.address
+        );
         plan.setting(&otlp).setting("access_log: all")
     }
 
@@ -61,7 +66,10 @@ impl Collector {
     fn spans(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(&self.file).unwrap_or_default();
         let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-        whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        whole
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     /// The spans, once there are so many.
@@ -78,7 +86,9 @@ impl Collector {
 
 /// Asks for `/` as a program does that is traced.
 fn ask(address: SocketAddr, fields: &str) -> u16 {
-    let request = format!("GET /?token=secret HTTP/1.1\r\nhost: orders.shop\r\n{fields}connection: close\r\n\r\n");
+    let request = format!(
+        "GET /?token=secret HTTP/1.1\r\nhost: orders.shop\r\n{fields}connection: close\r\n\r\n"
+    );
     exchange(address, request.as_bytes()).unwrap().status
 }
 
@@ -140,7 +150,10 @@ fn a_chain_is_one_trace(kind: &'static str) {
     });
     let serving = |name: &str| {
         let plan = mesh.sidecar("payments").named(name);
-        collector.of(plan, "0").serves("payments:80", payments.address).start()
+        collector
+            .of(plan, "0")
+            .serves("payments:80", payments.address)
+            .start()
     };
     let _both = [serving("payments"), serving("payments-2")];
     let calls = Arc::new(Mutex::new(None::<SocketAddr>));
@@ -157,10 +170,16 @@ fn a_chain_is_one_trace(kind: &'static str) {
         answer(out, "200 OK")
     });
     let plan = collector.of(mesh.sidecar("orders"), "0");
-    let second = plan.serves("orders:80", orders.address).calls("payments:80").start();
+    let second = plan
+        .serves("orders:80", orders.address)
+        .calls("payments:80")
+        .start();
     second.wait_endpoints("payments:80", 2);
     *calls.lock().unwrap() = Some(second.listener("payments:80"));
-    let web = collector.of(mesh.sidecar("web"), "0").calls("orders:80").start();
+    let web = collector
+        .of(mesh.sidecar("web"), "0")
+        .calls("orders:80")
+        .start();
     web.wait_endpoints("orders:80", 1);
 
     let fields = format!("traceparent: 00-{TRACE}-{CALLER}-03\r\ntracestate: a=1\r\n");
@@ -168,7 +187,14 @@ fn a_chain_is_one_trace(kind: &'static str) {
 
     let spans = collector.wait(10);
     for span in &spans {
-        assert_eq!((text(span, "trace"), text(span, "state"), text(span, "scope")), (TRACE, "a=1", "weft"));
+        assert_eq!(
+            (
+                text(span, "trace"),
+                text(span, "state"),
+                text(span, "scope")
+            ),
+            (TRACE, "a=1", "weft")
+        );
         assert_eq!(span["flags"].as_u64().unwrap() & 0xff, 3);
         assert_eq!(span["resource"]["service.namespace"], "shop");
         assert!(span["start"].as_u64() <= span["end"].as_u64());
@@ -179,34 +205,55 @@ fn a_chain_is_one_trace(kind: &'static str) {
     let status = |span: &Value| span["attributes"]["http.response.status_code"].as_u64();
 
     let whole = child(&spans, CALLER, "web", "SPAN_KIND_CLIENT");
-    let [whole] = whole[..] else { panic!("{spans:#?}") };
-    assert_eq!((status(whole), text(whole, "status")), (Some(200), "STATUS_CODE_UNSET"));
+    let [whole] = whole[..] else {
+        panic!("{spans:#?}")
+    };
+    assert_eq!(
+        (status(whole), text(whole, "status")),
+        (Some(200), "STATUS_CODE_UNSET")
+    );
     let attempts = child(&spans, &id(whole), "web", "SPAN_KIND_CLIENT");
-    let [refused, taken] = attempts[..] else { panic!("{spans:#?}") };
+    let [refused, taken] = attempts[..] else {
+        panic!("{spans:#?}")
+    };
     assert_eq!((status(refused), resent(refused)), (Some(503), None));
     assert_eq!((status(taken), resent(taken)), (Some(200), Some(1)));
     assert_eq!(text(refused, "status"), "STATUS_CODE_ERROR");
     let served = child(&spans, &id(refused), "orders", "SPAN_KIND_SERVER");
     assert_eq!(status(served[0]), Some(503));
     let served = child(&spans, &id(taken), "orders", "SPAN_KIND_SERVER");
-    let [served] = served[..] else { panic!("{spans:#?}") };
+    let [served] = served[..] else {
+        panic!("{spans:#?}")
+    };
 
     let asked = child(&spans, &id(served), "orders", "SPAN_KIND_CLIENT");
-    let [asked] = asked[..] else { panic!("{spans:#?}") };
+    let [asked] = asked[..] else {
+        panic!("{spans:#?}")
+    };
     let copies = child(&spans, &id(asked), "orders", "SPAN_KIND_CLIENT");
-    let [first, second] = copies[..] else { panic!("{spans:#?}") };
+    let [first, second] = copies[..] else {
+        panic!("{spans:#?}")
+    };
     assert_eq!((resent(first), resent(second)), (None, Some(1)));
     let cancelled = |span: &Value| span["attributes"]["weft.cancelled"] == true;
     assert_ne!(cancelled(first), cancelled(second), "{copies:#?}");
     for copy in [first, second] {
         let served = child(&spans, &id(copy), "payments", "SPAN_KIND_SERVER");
-        let [served] = served[..] else { panic!("{spans:#?}") };
+        let [served] = served[..] else {
+            panic!("{spans:#?}")
+        };
         assert_eq!(served["attributes"]["url.path"], "/");
         let principal = served["attributes"]["weft.principal"].as_str().unwrap();
         assert!(principal.ends_with("/ns/shop/sa/orders"), "{principal}");
     }
     let log = web.process.log();
-    assert!(log.contains(&format!("\"trace_id\":\"{TRACE}\",\"span_id\":\"{}\"", id(whole))), "{log}");
+    assert!(
+        log.contains(&format!(
+            "\"trace_id\":\"{TRACE}\",\"span_id\":\"{}\"",
+            id(whole)
+        )),
+        "{log}"
+    );
 }
 
 #[test]
@@ -233,21 +280,32 @@ fn a_tunnel_is_a_span_on_each_side_that_ends_when_it_does_and_a_collector_may_co
     });
     let plan = collector.of(mesh.sidecar("bytes"), "1");
     let bytes = plan.serves("bytes:9000", echo.address).start();
-    let shop = collector.of(mesh.sidecar("shop"), "1").calls("bytes:9000").start();
+    let shop = collector
+        .of(mesh.sidecar("shop"), "1")
+        .calls("bytes:9000")
+        .start();
     shop.wait_endpoints("bytes:9000", 1);
     let mut stream = std::net::TcpStream::connect(shop.listener("bytes:9000")).unwrap();
     expect_echo(&mut stream, b"hello");
     drop(stream);
     let failed = |page: &str| {
-        let line = page.lines().find(|line| line.starts_with("weft_span_exports_failed_total "));
+        let line = page
+            .lines()
+            .find(|line| line.starts_with("weft_span_exports_failed_total "));
         line.is_some_and(|line| !line.ends_with(" 0"))
     };
-    eventually("both have tried in vain", || [&bytes, &shop].iter().all(|one| failed(&one.admin_get("/metrics").unwrap().text())));
+    eventually("both have tried in vain", || {
+        [&bytes, &shop]
+            .iter()
+            .all(|one| failed(&one.admin_get("/metrics").unwrap().text()))
+    });
     collector.run(&mesh);
 
     let spans = collector.wait(3);
     let whole = child(&spans, "", "shop", "SPAN_KIND_CLIENT");
-    let [whole] = whole[..] else { panic!("{spans:#?}") };
+    let [whole] = whole[..] else {
+        panic!("{spans:#?}")
+    };
     assert_eq!(text(whole, "name"), "CONNECT bytes.shop:9000");
     let attempt = child(&spans, text(whole, "span"), "shop", "SPAN_KIND_CLIENT")[0];
     let served = child(&spans, text(attempt, "span"), "bytes", "SPAN_KIND_SERVER")[0];
@@ -269,11 +327,20 @@ fn what_is_not_drawn_has_no_spans_anywhere_and_what_a_caller_says_passes_as_it_i
     // The far side would record all that begins there.
     let plan = collector.of(mesh.sidecar("orders"), "1");
     let _orders = plan.serves("orders:80", origin.address).start();
-    let mut shop = collector.of(mesh.sidecar("shop"), "0").calls("orders:80").start();
+    let mut shop = collector
+        .of(mesh.sidecar("shop"), "0")
+        .calls("orders:80")
+        .start();
     shop.wait_endpoints("orders:80", 1);
     let address = shop.listener("orders:80");
     let parent = format!("00-{TRACE}-{CALLER}-02");
-    assert_eq!(ask(address, &format!("traceparent: {parent}\r\ntracestate: a=1,  b=2\r\n")), 200);
+    assert_eq!(
+        ask(
+            address,
+            &format!("traceparent: {parent}\r\ntracestate: a=1,  b=2\r\n")
+        ),
+        200
+    );
     assert_eq!(ask(address, "tracestate: a=1\r\n"), 200);
     assert_eq!(ask(address, "traceparent: 00-bad\r\n"), 200);
     let seen = origin.requests();
@@ -281,7 +348,10 @@ fn what_is_not_drawn_has_no_spans_anywhere_and_what_a_caller_says_passes_as_it_i
     assert_eq!(seen[0].header("tracestate"), Some("a=1,  b=2"));
     for seen in &seen[1..] {
         let context = seen.header("traceparent").unwrap();
-        assert!(context.starts_with("00-") && context.ends_with("-02"), "{context}");
+        assert!(
+            context.starts_with("00-") && context.ends_with("-02"),
+            "{context}"
+        );
         assert_eq!(seen.header("tracestate"), None);
     }
     // The one span that is sent is of the request that is recorded, at the drain.

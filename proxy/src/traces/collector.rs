@@ -2,12 +2,13 @@
 //! means is in [`super::answer`], when something is sent in [`super::export`].
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Fuse};
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Uri};
@@ -57,7 +58,7 @@ enum Way {
 /// A connection of HTTP/1.1. It moves only while something is asked.
 struct Http {
     sender: SendRequest<Full<Bytes>>,
-    connection: BoxFuture<'static, ()>,
+    connection: Fuse<BoxFuture<'static, ()>>,
 }
 
 impl Collector {
@@ -185,14 +186,15 @@ impl Http {
         let (sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
         Ok(Self {
             sender,
-            connection: connection.map(drop).boxed(),
+            connection: connection.map(drop).boxed().fuse(),
         })
     }
 
     /// The same, if the collector left it open as far as is known.
     fn if_open(mut self) -> Option<Self> {
-        let is_open = (&mut self.connection).now_or_never().is_none();
-        (is_open && self.sender.is_ready()).then_some(self)
+        // Polled to hear of the end.
+        let _ = (&mut self.connection).now_or_never();
+        self.sender.is_ready().then_some(self)
     }
 
     async fn ask(&mut self, settings: &Traces, export: Bytes) -> io::Result<Answer> {
@@ -214,7 +216,7 @@ impl Http {
             CONTENT_TYPE,
             HeaderValue::from_static("application/x-protobuf"),
         );
-        let asking = async {
+        let mut asking = pin!(async {
             let response = self
                 .sender
                 .send_request(request)
@@ -231,12 +233,14 @@ impl Http {
                 &body,
                 SystemTime::now(),
             ))
-        };
+        });
         tokio::select! {
             biased;
-            answered = asking => answered,
-            () = &mut self.connection => Err(io::ErrorKind::ConnectionReset.into()),
+            answered = &mut asking => return answered,
+            () = &mut self.connection => {}
         }
+        // It ended with the answer, or without one.
+        asking.await
     }
 }
 

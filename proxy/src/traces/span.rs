@@ -285,10 +285,11 @@ impl<'a> Whole<'a> {
         put_text(out, "http.request.method", self.method());
         let named = labels.destination_service.rsplit_once(':');
         let host = uri.authority().map(|authority| authority.host());
+        let host = host.or(named.map(|(name, _)| name)).unwrap_or_default();
         put_text(
             out,
             "server.address",
-            host.or(named.map(|(name, _)| name)).unwrap_or_default(),
+            &cut(host, limits::SPAN_TEXT_BYTES_MAX),
         );
         let port = uri.authority().and_then(|authority| authority.port_u16());
         if let Some(port) = port.or_else(|| named?.1.parse().ok()) {
