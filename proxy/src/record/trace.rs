@@ -52,12 +52,21 @@ impl Traced {
         }
     }
 
-    /// All attempts that have a span, in the order in which they began.
-    pub(crate) fn attempts(&self, kept: &AttemptHistory) -> Vec<Attempt> {
-        let all = kept.iter().chain(&self.beside);
-        let mut all: Vec<Attempt> = all.filter(|one| one.span != 0).copied().collect();
+    /// How many attempts have a span.
+    pub(crate) fn count(&self, kept: &AttemptHistory) -> usize {
+        let has_span = |one: &&Attempt| one.span != 0;
+        kept.iter().filter(has_span).count() + self.beside.iter().filter(has_span).count()
+    }
+
+    /// Each attempt that has a span, in the order in which they began.
+    pub(crate) fn each(&self, kept: &AttemptHistory, mut take: impl FnMut(&Attempt)) {
+        let has_span = |one: &&Attempt| one.span != 0;
+        if self.beside.is_empty() {
+            return kept.iter().filter(has_span).for_each(take);
+        }
+        let mut all: Vec<&Attempt> = kept.iter().chain(&self.beside).filter(has_span).collect();
         all.sort_by_key(|one| one.began);
-        all
+        all.into_iter().for_each(&mut take);
     }
 }
 
@@ -160,7 +169,9 @@ mod tests {
         won.span = 12;
         copied.settle(won, after(5));
         kept.last().unwrap();
-        let all = traced.attempts(&kept);
+        let mut all = Vec::new();
+        traced.each(&kept, |one| all.push(*one));
+        assert_eq!(traced.count(&kept), 3);
         let spans: Vec<_> = all.iter().map(|one| one.span).collect();
         assert_eq!(spans, [10, 11, 12]);
         assert_eq!((all[0].ended, all[0].over()), (None, after(5)));
@@ -188,6 +199,7 @@ mod tests {
             traced.keep(Attempt::begin(Instant::now()));
         }
         assert_eq!(traced.beside.len(), limits::SPAN_ATTEMPTS_BESIDE_MAX);
-        assert!(traced.attempts(&AttemptHistory::default()).is_empty());
+        // None of them has a span.
+        assert_eq!(traced.count(&AttemptHistory::default()), 0);
     }
 }

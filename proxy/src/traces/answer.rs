@@ -139,6 +139,9 @@ fn retry_info(details: &[u8]) -> Option<Duration> {
 }
 
 #[cfg(test)]
+mod fuzz_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -6,6 +6,9 @@
 //! control runtime sends them ([`export`], [`collector`], [`answer`]). Nothing of that waits on the data path: what
 //! has no room is dropped and counted.
 //!
+//! By hand, because the SDK of OpenTelemetry brings a hundred packages, and its spans are built of many small pieces
+//! where these are written once.
+//!
 //! Not here: how `traceparent` is read ([`crate::http::traceparent`]), and where spans are sent
 //! (`weft_config::settings`).
 

@@ -80,18 +80,19 @@ pub(super) fn write(
     scratch.clear();
     whole.exchange(scratch);
     put(scratch);
-    let attempts = traced.attempts(&finished.record.kept);
     let last = finished.record.kept.last().map(|last| last.span);
-    for (resent, attempt) in attempts.iter().enumerate() {
+    let mut resent = 0;
+    traced.each(&finished.record.kept, |attempt| {
         scratch.clear();
         whole.attempt(attempt, resent, last == Some(attempt.span), scratch);
         put(scratch);
-    }
+        resent += 1;
+    });
 }
 
 /// How many spans [`write`] writes.
 pub(super) fn count(finished: &Finished<'_>, traced: &Traced) -> usize {
-    1 + traced.attempts(&finished.record.kept).len()
+    1 + traced.count(&finished.record.kept)
 }
 
 /// What the spans of an exchange have in common.
