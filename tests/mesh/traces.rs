@@ -1,12 +1,12 @@
 //! Spans of a whole mesh, as a collector made of OpenTelemetry's own messages gets them.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
 
 use crate::harness::{
@@ -22,6 +22,8 @@ struct Collector {
     kind: &'static str,
     address: SocketAddr,
     file: PathBuf,
+    /// Certificate and key, if it is asked over TLS.
+    files: Vec<PathBuf>,
     process: Option<Process>,
 }
 
@@ -33,6 +35,7 @@ impl Collector {
             kind,
             address: (mesh.address(), port).into(),
             file: mesh.folder().join("spans.json"),
+            files: Vec::new(),
             process: None,
         }
     }
@@ -47,7 +50,8 @@ impl Collector {
         let mut command = python_command("otlp_collector.py");
         command
             .args([self.kind, &self.address.to_string()])
-            .arg(&self.file);
+            .arg(&self.file)
+            .args(&self.files);
         let mut process = Process::spawn("collector", mesh.folder(), &mut command);
         process.wait_for_line("serving");
         self.process = Some(process);
@@ -55,10 +59,15 @@ impl Collector {
 
     /// A sidecar that sends its spans here, all or a share.
     fn of(&self, plan: SidecarPlan, ratio: &str) -> SidecarPlan {
-        let otlp = format!(
-            "traces: {{ otlp: \"http://{}\", ratio: {ratio} }}",
-            self.address
-        );
+        let otlp = match &self.files[..] {
+            [] => format!("otlp: \"http://{}\"", self.address),
+            [chain, ..] => format!(
+                "otlp: \"https://{}\", certificate: \"{}\"",
+                self.address,
+                chain.display()
+            ),
+        };
+        let otlp = format!("traces: {{ {otlp}, ratio: {ratio} }}");
         plan.setting(&otlp).setting("access_log: all")
     }
 
@@ -313,6 +322,36 @@ fn a_tunnel_is_a_span_on_each_side_that_ends_when_it_does_and_a_collector_may_co
     assert_eq!(served["attributes"]["network.transport"], "tcp");
     // The decision was made once, and its trace is random.
     assert_eq!(whole["flags"].as_u64().unwrap() & 0xff, 3);
+}
+
+#[test]
+fn spans_arrive_over_tls_at_a_collector_whose_roots_the_settings_name() {
+    if !need(&[Need::Python]) {
+        return;
+    }
+    for kind in ["grpc", "http"] {
+        let mesh = Mesh::start();
+        let mut collector = Collector::new(&mesh, kind);
+        let names = [collector.address.ip().to_string()];
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(names).unwrap();
+        let texts = [params.self_signed(&key).unwrap().pem(), key.serialize_pem()];
+        for (name, text) in ["collector.pem", "collector.key"].iter().zip(texts) {
+            let path = mesh.folder().join(name);
+            std::fs::write(&path, text).unwrap();
+            collector.files.push(path);
+        }
+        collector.run(&mesh);
+        mesh.apply(&service("orders", 80, "http"));
+        let plan = collector.of(mesh.sidecar("shop"), "1");
+        let shop = plan.calls("orders:80").start();
+        // No endpoint: the span of the request, and that of the attempt that found none.
+        assert_eq!(ask(shop.listener("orders:80"), ""), 503);
+        let spans = collector.wait(2);
+        let whole = child(&spans, "", "shop", "SPAN_KIND_CLIENT")[0];
+        assert_eq!(text(whole, "status"), "STATUS_CODE_ERROR", "{kind}");
+        assert_eq!(whole["attributes"]["error.type"], "destination_unavailable");
+    }
 }
 
 #[test]

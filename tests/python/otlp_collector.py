@@ -1,10 +1,11 @@
 """A collector of spans, made of OpenTelemetry's own messages: it judges what sidecars send.
 
-`otlp_collector.py grpc|http HOST:PORT FILE` takes exports by OTLP/gRPC (grpcio) or by OTLP/HTTP (the HTTP server of
-Python) and writes each span to FILE as one line of JSON, with the resource and the scope that it came with.
+`otlp_collector.py grpc|http HOST:PORT FILE [CHAIN KEY]` takes exports by OTLP/gRPC (grpcio) or by OTLP/HTTP (the HTTP server of
+Python), over TLS where it has a certificate, and writes each span to FILE as one line of JSON, with the resource and the scope that it came with.
 """
 
 import json
+import ssl
 import sys
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -68,16 +69,20 @@ class Service(trace_service_pb2_grpc.TraceServiceServicer):
         return trace_service_pb2.ExportTraceServiceResponse()
 
 
-def serve_grpc(address, sink):
+def serve_grpc(address, sink, files):
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Service(sink), server)
-    assert server.add_insecure_port(address)
+    if files:
+        chain, key = (open(file, "rb").read() for file in files)
+        assert server.add_secure_port(address, grpc.ssl_server_credentials([(key, chain)]))
+    else:
+        assert server.add_insecure_port(address)
     server.start()
     print("serving", flush=True)
     server.wait_for_termination()
 
 
-def serve_http(address, sink):
+def serve_http(address, sink, files):
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -98,9 +103,13 @@ def serve_http(address, sink):
 
     host, port = address.rsplit(":", 1)
     server = ThreadingHTTPServer((host, int(port)), Handler)
+    if files:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*files)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     print("serving", flush=True)
     server.serve_forever()
 
 
 if __name__ == "__main__":
-    {"grpc": serve_grpc, "http": serve_http}[sys.argv[1]](sys.argv[2], Sink(sys.argv[3]))
+    {"grpc": serve_grpc, "http": serve_http}[sys.argv[1]](sys.argv[2], Sink(sys.argv[3]), sys.argv[4:])
