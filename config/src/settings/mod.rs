@@ -1,8 +1,8 @@
 //! Settings of the three long-running processes: defaults < file < `WEFT_` environment < flags.
 //!
 //! `raw.rs` has the keys that may be written, `values.rs` their values, `layers.rs` reads and merges;
-//! `proxy.rs`, `ca.rs`, `service.rs`, `admin.rs` and `traces.rs` turn the result into types in which nothing is invalid,
-//! with the numbers of `limits.rs`. The mesh's resources (which operators apply) are not here.
+//! `proxy.rs`, `ca.rs`, `service.rs`, `admin.rs` and `traces.rs` turn the result into types in which nothing
+//! is invalid, with the numbers of `limits.rs`. The mesh's resources (which operators apply) are not here.
 
 mod admin;
 mod ca;

@@ -1,6 +1,6 @@
-//! The variables by which OpenTelemetry configures programs (`OTEL_*`), as a layer of settings above the file.
-//! Pure: the environment is an argument. A value that makes no sense is a warning and not an error, as the
-//! specification of OpenTelemetry wants it: such variables are often those of the application.
+//! The variables by which OpenTelemetry configures programs (`OTEL_*`), as a layer of settings above the
+//! file. Pure: the environment is an argument. A value that makes no sense is a warning and not an error, as
+//! the specification of OpenTelemetry wants it: such variables are often those of the application.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! `traces` of `proxy.yaml`: where spans are sent, and of how many requests. `standard_environment.rs` reads the
-//! variables that OpenTelemetry names; what a span says is the proxy's to decide.
+//! `traces` of `proxy.yaml`: where spans are sent, and of how many requests. `standard_environment.rs` reads
+//! the variables that OpenTelemetry names; what a span says is the proxy's to decide.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -78,11 +78,9 @@ pub struct Traces {
 /// Headers may be secrets.
 impl fmt::Debug for RawTraces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = f
-            .debug_struct("RawTraces")
+        f.debug_struct("RawTraces")
             .field("otlp", &self.otlp)
-            .finish_non_exhaustive();
-        shown
+            .finish_non_exhaustive()
     }
 }
 

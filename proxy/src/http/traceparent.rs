@@ -1,5 +1,5 @@
-//! `traceparent` and `tracestate` (W3C Trace Context, level 2): which values are valid, and what is sent on. Pure.
-//! Which requests get a span is decided in [`crate::traces`]; `baggage` decides nothing.
+//! `traceparent` and `tracestate` (W3C Trace Context, level 2): which values are valid, and what is sent on.
+//! Pure. Which requests get a span is decided in [`crate::traces`]; `baggage` decides nothing.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -97,8 +97,8 @@ fn write_hex(place: &mut [u8], mut number: u128) {
     }
 }
 
-/// `tracestate` as one text, if it is valid: a span shows no other. What is not valid passes all the same, as it
-/// is not the mesh's.
+/// `tracestate` as one text, if it is valid: a span shows no other. What is not valid passes all the same, as
+/// it is not the mesh's.
 pub(crate) fn trace_state(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut values = headers.get_all(TRACESTATE).iter();
     let first = values.next()?;

@@ -14,8 +14,8 @@ pub const SPANS_QUEUED_MAX: usize = 8 * SPANS_BATCH_MAX;
 /// Bytes that they may have: a usual span has 500 to 800.
 pub const SPANS_QUEUED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Attempts of one request beside those of its record that have a span: copies of a hedge, and attempts between
-/// the first three and the last.
+/// Attempts of one request beside those of its record that have a span: copies of a hedge, and attempts
+/// between the first three and the last.
 pub const SPAN_ATTEMPTS_BESIDE_MAX: usize = 32;
 
 /// Bytes of a text in a span that callers choose: a path, a method of gRPC, an authority, a user agent.

@@ -1,5 +1,5 @@
-//! What a record keeps of an exchange whose spans are recorded. Pure. [`crate::traces`] decides which exchanges
-//! these are, and makes spans of their records when they end.
+//! What a record keeps of an exchange whose spans are recorded. Pure. [`crate::traces`] decides which
+//! exchanges these are, and makes spans of their records when they end.
 
 use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
@@ -26,8 +26,8 @@ pub(crate) struct Traced {
     pub(crate) user_agent: Option<HeaderValue>,
     /// Whether it is a call of gRPC.
     pub(crate) is_grpc: bool,
-    /// Attempts that the record itself does not keep: copies that were sent beside others, and those between the
-    /// first ones and the last.
+    /// Attempts that the record itself does not keep: copies that were sent beside others, and those between
+    /// the first ones and the last.
     pub(crate) beside: Vec<Attempt>,
 }
 

@@ -1,4 +1,5 @@
-//! The spans of a sidecar, from its start to its end: the queue of each worker, and the task that empties them.
+//! The spans of a sidecar, from its start to its end: the queue of each worker, and the task that empties
+//! them.
 
 use std::sync::Arc;
 

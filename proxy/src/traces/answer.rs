@@ -1,4 +1,5 @@
-//! What a collector's answer to an export means (OTLP specification 1.9): taken, to be sent again, or refused. Pure.
+//! What a collector's answer to an export means (OTLP specification 1.9): taken, to be sent again, or
+//! refused. Pure.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,5 +1,5 @@
-//! The way to a collector: OTLP over gRPC, or over HTTP/1.1 with protobuf, in the clear or over TLS. What an answer
-//! means is in [`super::answer`], when something is sent in [`super::export`].
+//! The way to a collector: OTLP over gRPC, or over HTTP/1.1 with protobuf, in the clear or over TLS. What an
+//! answer means is in [`super::answer`], when something is sent in [`super::export`].
 
 use std::io;
 use std::pin::pin;

@@ -1,5 +1,5 @@
-//! Writes messages of protobuf piece by piece: spans are many, and so no value is copied before it is written.
-//! Pure. Which fields a span has is in [`super::span`].
+//! Writes messages of protobuf piece by piece: spans are many, and so no value is copied before it is
+//! written. Pure. Which fields a span has is in [`super::span`].
 
 /// A value of an attribute (`AnyValue` of OTLP).
 #[derive(Clone, Copy, Debug)]

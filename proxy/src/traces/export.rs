@@ -1,5 +1,6 @@
-//! The one task that sends spans: every few seconds, or as soon as a worker has enough for an export. It tries an export
-//! again while that may help and there is time; what waits meanwhile is bounded by the queues.
+//! The one task that sends spans: every few seconds, or as soon as a worker has enough for an export. It
+//! tries an export again while that may help and there is time; what waits meanwhile is bounded by the
+//! queues.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,13 +1,14 @@
-//! Spans of requests and tunnels (OpenTelemetry), and their way to a collector: off unless the settings name one.
+//! Spans of requests and tunnels (OpenTelemetry), and their way to a collector: off unless the settings name
+//! one.
 //!
-//! An exchange whose caller records its trace, or whose new trace is drawn ([`sampling`]), gets what spans need in
-//! its record ([`crate::record::trace`]). The next hop is told the span that calls it. When the record ends, its
-//! spans are written as OTLP has them ([`span`], [`encode`]) to the queue of its worker ([`queue`]); one task on the
-//! control runtime sends them ([`export`], [`collector`], [`answer`]). Nothing of that waits on the data path: what
-//! has no room is dropped and counted.
+//! An exchange whose caller records its trace, or whose new trace is drawn ([`sampling`]), gets what spans
+//! need in its record ([`crate::record::trace`]). The next hop is told the span that calls it. When the
+//! record ends, its spans are written as OTLP has them ([`span`], [`encode`]) to the queue of its worker
+//! ([`queue`]); one task on the control runtime sends them ([`export`], [`collector`], [`answer`]). Nothing
+//! of that waits on the data path: what has no room is dropped and counted.
 //!
-//! By hand, because the SDK of OpenTelemetry brings a hundred packages, and its spans are built of many small pieces
-//! where these are written once.
+//! By hand, because the SDK of OpenTelemetry brings a hundred packages, and its spans are built of many small
+//! pieces where these are written once.
 //!
 //! Not here: how `traceparent` is read ([`crate::http::traceparent`]), and where spans are sent
 //! (`weft_config::settings`).
@@ -82,8 +83,8 @@ impl Tracing {
         }
     }
 
-    /// Decides whether a request has spans, and tells the next hop by its head. Without a valid context of its caller
-    /// a new trace begins, and its decision holds for all that is called in turn.
+    /// Decides whether a request has spans, and tells the next hop by its head. Without a valid context of
+    /// its caller a new trace begins, and its decision holds for all that is called in turn.
     pub(crate) fn begin(
         &self,
         headers: &mut HeaderMap,

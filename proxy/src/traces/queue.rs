@@ -1,5 +1,5 @@
-//! The spans of one worker that wait for the exporter, as OTLP writes them. A worker takes its own lock, which the
-//! exporter takes a few times in a second at most.
+//! The spans of one worker that wait for the exporter, as OTLP writes them. A worker takes its own lock,
+//! which the exporter takes a few times in a second at most.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,5 @@
-//! Whose spans they are: the resource and the scope of an export, by the semantic conventions of OpenTelemetry. Pure.
+//! Whose spans they are: the resource and the scope of an export, by the semantic conventions of
+//! OpenTelemetry. Pure.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,8 @@
-//! Which traces are recorded that begin here: a share of them, by their id, so that every program that knows the id
-//! and the share decides alike. Pure.
+//! Which traces are recorded that begin here: a share of them, by their id, so that every program that knows
+//! the id and the share decides alike. Pure.
 
-/// Bits of a trace's id that are random in every version of the format (W3C Trace Context level 2, section 3.2.2.3).
+/// Bits of a trace's id that are random in every version of the format (W3C Trace Context level 2, section
+/// 3.2.2.3).
 const RANDOM_BITS: u32 = 56;
 
 /// A share of all traces.

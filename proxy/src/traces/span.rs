@@ -1,10 +1,10 @@
-//! The spans of an exchange that has ended, by the semantic conventions of OpenTelemetry: one of the exchange, and
-//! below it one of each attempt. Pure.
+//! The spans of an exchange that has ended, by the semantic conventions of OpenTelemetry: one of the
+//! exchange, and below it one of each attempt. Pure.
 //!
-//! HTTP's conventions are stable, those of RPC nearly so. Attributes of weft's own are there only where no convention
-//! has a name: `weft.principal` (who is at the other end), `weft.route`, `weft.revision` and `weft.cancelled` (an
-//! attempt that was given up, because another one won or the caller went away). No query of a URL and no header
-//! but `user-agent` and `x-request-id` is told.
+//! HTTP's conventions are stable, those of RPC nearly so. Attributes of weft's own are there only where no
+//! convention has a name: `weft.principal` (who is at the other end), `weft.route`, `weft.revision` and
+//! `weft.cancelled` (an attempt that was given up, because another one won or the caller went away). No query
+//! of a URL and no header but `user-agent` and `x-request-id` is told.
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 

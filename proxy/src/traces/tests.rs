@@ -1,4 +1,5 @@
-//! Tests of `proxy/src/traces/mod.rs`, and the messages of OTLP as protobuf describes them, for those of its parts.
+//! Tests of `proxy/src/traces/mod.rs`, and the messages of OTLP as protobuf describes them, for those of its
+//! parts.
 
 use std::sync::Arc;
 use std::time::Instant;

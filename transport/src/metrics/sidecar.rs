@@ -226,8 +226,8 @@ catalogue! {
     /// Spans that the collector took ([traces.md](traces.md)).
     SPANS_EXPORTED = Counter("weft_spans_exported_total", Things);
     /// Spans that were lost. queue_full: they waited for a collector that is away or slow, and had no room.
-    /// unreachable: it did not take them while they were tried again. refused: it refused the whole export for
-    /// good. rejected: it took the export without them.
+    /// unreachable: it did not take them while they were tried again. refused: it refused the whole export
+    /// for good. rejected: it took the export without them.
     SPANS_DROPPED = Counter("weft_spans_dropped_total", Things).by(&[], &[
         Label::one_of("reason", &["queue_full", "unreachable", "refused", "rejected"])
     ]);

@@ -1,5 +1,6 @@
 //! What must hold of all bytes with which a collector may answer an export. Their inputs are in
-//! `proxy/fuzz/corpus/collector_answers`: the status of HTTP in two bytes, a line for `Retry-After`, the message.
+//! `proxy/fuzz/corpus/collector_answers`: the status of HTTP in two bytes, a line for `Retry-After`, the
+//! message.
 
 use http::HeaderValue;
 use weft_fuzz::Target;

@@ -57,7 +57,8 @@ async fn read(stream: &mut TcpStream) -> (String, Vec<u8>) {
     }
 }
 
-/// Ends this many exchanges, sends their spans to a collector that gives these answers, and tells what it got.
+/// Ends this many exchanges, sends their spans to a collector that gives these answers, and tells what it
+/// got.
 async fn export(records: usize, answers: &[&str]) -> (Vec<(String, Request)>, Arc<Tracing>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings = settings(listener.local_addr().unwrap().port());
