@@ -188,6 +188,11 @@ struct Json<'a> {
     policy: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<Cow<'a, str>>,
+    /// Of a request whose spans are recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revision: Option<u64>,
     /// Omitted if there was one attempt only.
@@ -285,6 +290,7 @@ impl<'a> Json<'a> {
         let labels = &record.counted.labels;
         let principal = |text| cut(text, limits::ACCESS_LOG_PRINCIPAL_BYTES_MAX);
         let name = |text| cut(text, limits::ACCESS_LOG_NAME_BYTES_MAX);
+        let context = record.traced.as_ref().map(|traced| traced.context);
         Self {
             time: jiff::Timestamp::now().to_string(),
             direction: labels.direction.as_str(),
@@ -326,6 +332,8 @@ impl<'a> Json<'a> {
                 .as_ref()
                 .and_then(|id| id.to_str().ok())
                 .map(|id| cut(id, limits::ACCESS_LOG_REQUEST_ID_BYTES_MAX)),
+            trace_id: context.map(|context| format!("{:032x}", context.trace)),
+            span_id: context.map(|context| format!("{:016x}", context.parent)),
             revision: record.revision,
             attempts: record.attempts,
             not_retried: record.withheld.map(WithheldReason::as_str),
@@ -375,6 +383,8 @@ mod tests {
             details: Some(field(limits::ACCESS_LOG_DETAILS_BYTES_MAX)),
             policy: Some(field(limits::ACCESS_LOG_NAME_BYTES_MAX)),
             request_id: Some(field(limits::ACCESS_LOG_REQUEST_ID_BYTES_MAX)),
+            trace_id: Some("f".repeat(32)),
+            span_id: Some("f".repeat(16)),
             revision: Some(u64::MAX),
             attempts: u32::MAX,
             not_retried: Some("attempts"),

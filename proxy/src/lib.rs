@@ -39,6 +39,7 @@ mod signals;
 mod stream;
 mod takeover;
 mod tasks;
+mod traces;
 mod transport_failure;
 pub mod visible;
 mod worker;

@@ -4,6 +4,7 @@
 mod access_log;
 mod outside;
 mod plaintext;
+mod traces;
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use weft_transport::shares::Bounds;
 pub use access_log::*;
 pub use outside::*;
 pub use plaintext::*;
+pub use traces::*;
 
 /// Bytes of one request or response head on the application's side; more is answered 431.
 /// Envoy's default is 60 KiB and the peer's HTTP/3 side takes 64 KiB.

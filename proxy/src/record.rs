@@ -3,9 +3,10 @@
 //! ([`Observers`]), such as the access log; another one is one more entry in the list that `run/stages.rs`
 //! makes. Tunnels count their bytes as they pass ([`TunnelSeries`]), because tunnels may last for days.
 //!
-//! The timing of its attempts is in `record/attempt.rs`.
+//! The timing of its attempts is in `record/attempt.rs`, what its spans need in `record/trace.rs`.
 
 pub(crate) mod attempt;
+pub(crate) mod trace;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use attempt::{AttemptHistory, Ended};
+use trace::Traced;
 
 use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
@@ -64,6 +66,8 @@ pub(crate) struct Record {
     pub(crate) withheld: Option<WithheldReason>,
     /// The first attempts and the last one, with the duration of each of their parts.
     pub(crate) kept: AttemptHistory,
+    /// What its spans need, if they are recorded. Boxed, because few exchanges have any.
+    pub(crate) traced: Option<Box<Traced>>,
     /// Where repeated attempts are counted, if there were any.
     pub(crate) retried: Option<Arc<Counts>>,
     ended: bool,
@@ -176,6 +180,7 @@ impl Record {
             attempts: 0,
             withheld: None,
             kept: AttemptHistory::default(),
+            traced: None,
             retried: None,
             ended: false,
         }

@@ -13,6 +13,7 @@ mod running;
 mod stages;
 pub(crate) mod table;
 mod thread;
+mod traces;
 
 pub use running::Running;
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use rand::rngs::StdRng;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ use weft_config::settings::Timeouts;
 use weft_config::table::{Locality, Table};
 use weft_transport::identity::{SpiffeId, TrustDomain};
 use weft_transport::limited_log::LimitedLog;
+use weft_transport::locks::lock;
 use weft_transport::pool::Pool;
 use weft_transport::tasks::Tasks;
 
@@ -25,11 +26,12 @@ use crate::metrics::{Counted, Direction, Labels, Shard};
 use crate::outbound::passing::Passing;
 use crate::outbound::route::Wanted;
 use crate::outside::names::{Answers, Names};
-use crate::record::Observers;
+use crate::record::{Observers, Record};
 use crate::resilience::destination::Destinations;
 use crate::resilience::propagation::{Propagation, TraceId};
 use crate::resilience::rate::NamedRates;
 use crate::run::table;
+use crate::traces::{Tracing, span_id};
 
 /// The values that are the same for all workers of the process.
 pub(crate) struct Shared {
@@ -61,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) names: Arc<Names>,
     /// Links what is asked of the application to what it asks.
     pub(crate) propagation: Arc<Propagation>,
+    /// Makes spans, if the settings say where to send them.
+    pub(crate) tracing: Option<Arc<Tracing>>,
     /// Whether it is asked anything and may ask anything, so that there is something to link.
     pub(crate) follows_traces: bool,
 }
@@ -121,6 +125,18 @@ impl Worker {
             return None;
         }
         TraceId::of(&head.headers)
+    }
+
+    /// Decides whether a request or tunnel has spans, which its record and its head tell from here on.
+    pub(crate) fn begin_trace(&self, headers: &mut HeaderMap, record: &mut Record, grpc: bool) {
+        if let Some(tracing) = &self.shared.tracing {
+            tracing.begin(headers, record, grpc, &mut *lock(&self.random));
+        }
+    }
+
+    /// The id of a new span.
+    pub(crate) fn span_id(&self) -> u64 {
+        span_id(&mut *lock(&self.random))
     }
 
     /// How a tunnel ended, which is cut if it outlives the drain.

@@ -76,5 +76,6 @@ mod takeover_delay;
 mod takeover_failures;
 mod takeover_generations;
 mod times;
+mod traces;
 mod why;
 mod workloads;

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{Findings, rust_sources};
 
 /// Files that make something of foreign bytes, each with its crate and its targets there.
-const DECODERS: [(&str, &str, &[&str]); 21] = [
+const DECODERS: [(&str, &str, &[&str]); 23] = [
     (
         "transport/src/http3/frame.rs",
         "transport",
@@ -69,6 +69,12 @@ const DECODERS: [(&str, &str, &[&str]); 21] = [
     ("config/src/resources.rs", "config", &["resources"]),
     ("config/src/table/session.rs", "config", &["session_tokens"]),
     ("proxy/src/outbound/http1.rs", "proxy", &["http1_requests"]),
+    ("proxy/src/http/traceparent.rs", "proxy", &["trace_context"]),
+    (
+        "proxy/src/traces/answer.rs",
+        "proxy",
+        &["collector_answers"],
+    ),
     ("proxy/src/health/grpc.rs", "proxy", &["grpc_health"]),
     (
         "proxy/src/outside/names/message.rs",

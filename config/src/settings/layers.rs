@@ -122,6 +122,12 @@ pub(super) fn merge<L: Layer>(sources: Sources<L>) -> Result<Merged<L>, Settings
         layer.resolve_paths(path.parent().unwrap_or(Path::new("")));
         figment = figment.merge(Serialized::defaults(layer));
     }
+    let standard = L::standard(&sources.environment);
+    for (name, layer) in standard.layers {
+        let value = serde_json::to_value(&layer).unwrap_or_default();
+        origin.environment.push((name, value));
+        figment = figment.merge(Serialized::defaults(layer));
+    }
     let mut unknown = Vec::new();
     for (name, text) in sources.environment {
         match variable::<L>(&name, &text)? {
@@ -141,15 +147,14 @@ pub(super) fn merge<L: Layer>(sources: Sources<L>) -> Result<Merged<L>, Settings
         field: error.path.join("."),
         message: figment_message(&error),
     })?;
-    let warnings = if unknown.is_empty() {
-        Vec::new()
-    } else {
+    let mut warnings = standard.warnings;
+    if !unknown.is_empty() {
         unknown.sort();
-        vec![format!(
+        warnings.push(format!(
             "ignored environment variables that name no setting: {}",
             unknown.join(", ")
-        )]
-    };
+        ));
+    }
     Ok(Merged {
         raw,
         origin,

@@ -91,5 +91,21 @@ pub const RENEWAL_GRACE: Duration = Duration::from_secs(72 * 60 * 60);
 pub const RENEWAL_GRACE_RANGE: RangeInclusive<Duration> =
     Duration::ZERO..=Duration::from_secs(30 * 24 * 60 * 60);
 
+/// The share of the traces that begin at a sidecar: one of a hundred shows what is usual, and costs little.
+pub const TRACES_RATIO: f64 = 0.01;
+/// One export of spans (the default of OpenTelemetry).
+pub const TRACES_TIMEOUT: Duration = Duration::from_secs(10);
+/// What that may be: a collector far away needs more than 100 ms, and after a minute newer spans are lost.
+pub const TRACES_TIMEOUT_RANGE: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(60);
+/// The port of OTLP/HTTP; that of gRPC is 4317.
+pub const OTLP_HTTP_PORT: u16 = 4318;
+/// Fields of one's own in each export: a token, a tenant.
+pub const TRACES_HEADERS_MAX: usize = 16;
+/// Attributes of one's own of the resource.
+pub const TRACES_RESOURCE_MAX: usize = 64;
+/// Bytes of one of them, name or value.
+pub const TRACES_TEXT_MAX: usize = 4096;
+
 /// Resolvers of names outside of the mesh: as many as other resolvers ask at most.
 pub const DNS_SERVERS_MAX: usize = 3;

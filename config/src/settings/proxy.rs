@@ -20,6 +20,7 @@ use super::raw::{
     AccessLog, RawConcurrency, RawDns, RawDrain, RawInbound, RawListener, RawOutbound, RawProxy,
     RawTimeouts, RouteBy,
 };
+use super::traces::{self, Traces};
 use super::values::{DurationText, HostPort, LocalAddress, ServiceReference};
 use crate::table::{Details, Locality};
 
@@ -52,6 +53,8 @@ pub struct ProxySettings {
     pub admin: ProxyAdmin,
     /// Which requests are logged.
     pub access_log: AccessLog,
+    /// Where spans are sent, if they are made.
+    pub traces: Option<Traces>,
     /// The QUIC knobs, their ranges checked.
     pub transport: Tuning,
     /// Timeouts of the data path, besides those of `transport`.
@@ -204,6 +207,7 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
         dns_servers: parse_dns(raw.dns.unwrap_or_default())?,
         admin,
         access_log: raw.access_log.unwrap_or_default(),
+        traces: traces::parse(raw.traces.unwrap_or_default())?,
         transport: parse_transport(raw.transport.unwrap_or_default())?,
         timeouts,
         drain: parse_drain(raw.drain.unwrap_or_default())?,

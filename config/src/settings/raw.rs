@@ -10,6 +10,8 @@ use weft_transport::tuning::TransportSettings;
 
 use crate::table::{Labels, Locality, Weight};
 
+use super::standard_environment::{self, Standard};
+use super::traces::RawTraces;
 use super::values::{
     AdminSocket, DurationText, HostPort, ListenAddress, LocalAddress, ServiceReference,
 };
@@ -18,6 +20,11 @@ use super::values::{
 pub trait Layer: Serialize + serde::de::DeserializeOwned + Default {
     /// Puts relative paths under `base`, the directory of their file.
     fn resolve_paths(&mut self, base: &Path);
+
+    /// What variables say that other programs have, too.
+    fn standard(_environment: &[(String, String)]) -> Standard<Self> {
+        Standard::default()
+    }
 }
 
 /// `proxy.yaml`.
@@ -57,6 +64,9 @@ pub struct RawProxy {
     /// Which requests are logged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<AccessLog>,
+    /// Where spans are sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traces: Option<RawTraces>,
     /// The QUIC knobs; each has a default, so the block is always complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transport: Option<TransportSettings>,
@@ -335,6 +345,9 @@ impl Layer for RawProxy {
         if let Some(join) = &mut self.join {
             resolve(&mut join.token_file, base);
         }
+        if let Some(traces) = &mut self.traces {
+            resolve(&mut traces.certificate, base);
+        }
         let socket = self.admin.as_mut().and_then(|admin| admin.socket.as_mut());
         if let Some(socket) = socket {
             socket.resolve(base);
@@ -351,6 +364,10 @@ impl Layer for RawProxy {
             .filter_map(|outbound| outbound.listeners.as_mut())
             .flatten();
         listeners.for_each(|listener| listener.listen.resolve(base));
+    }
+
+    fn standard(environment: &[(String, String)]) -> Standard<Self> {
+        standard_environment::read(environment)
     }
 }
 

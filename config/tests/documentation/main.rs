@@ -181,6 +181,8 @@ fn defaults_are_those_of_the_code() {
         ("timeouts.request_headers", text(limits::REQUEST_HEADERS)),
         ("timeouts.stream_idle", text(limits::STREAM_IDLE)),
         ("timeouts.tunnel_idle", text(limits::TUNNEL_IDLE)),
+        ("traces.ratio", limits::TRACES_RATIO.to_string()),
+        ("traces.timeout", text(limits::TRACES_TIMEOUT)),
         ("drain.accept", text(limits::DRAIN_ACCEPT)),
         ("drain.deadline", text(limits::DRAIN_DEADLINE)),
         ("concurrency.in_flight_max", limits::IN_FLIGHT.to_string()),

@@ -221,5 +221,6 @@ pub(super) fn samples(shared: &Shared, snapshots: &Snapshots) -> Vec<Sample> {
         samples.extend(service.plaintext.samples(label, now));
     }
     samples.push(TRACES.sample(&[], shared.propagation.len() as f64));
+    samples.extend(shared.tracing.iter().flat_map(|tracing| tracing.samples()));
     samples
 }

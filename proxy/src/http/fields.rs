@@ -10,6 +10,7 @@ use http::header::{
     PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 
+use super::traceparent::{TRACEPARENT, TRACESTATE, TraceParent};
 use crate::failure::{Failure, Reason};
 use crate::limits;
 
@@ -39,8 +40,6 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
@@ -277,13 +276,9 @@ fn remove_all(headers: &mut HeaderMap, which: impl Fn(&str) -> bool) {
 /// Removes trace context that breaks its own rules, as if the sender had sent none (W3C Trace Context section
 /// 3.2.2: a vendor that cannot parse traceparent restarts the trace).
 fn check_trace(headers: &mut HeaderMap) {
-    if headers.contains_key(TRACEPARENT) {
-        let mut values = headers.get_all(TRACEPARENT).iter();
-        let sound = matches!((values.next(), values.next()), (Some(one), None) if is_traceparent(one.as_bytes()));
-        if !sound {
-            headers.remove(TRACEPARENT);
-            headers.remove(TRACESTATE);
-        }
+    if headers.contains_key(TRACEPARENT) && TraceParent::of(headers).is_none() {
+        headers.remove(TRACEPARENT);
+        headers.remove(TRACESTATE);
     }
     for (name, bytes_max) in [
         (TRACESTATE, limits::TRACESTATE_BYTES_MAX),
@@ -296,27 +291,6 @@ fn check_trace(headers: &mut HeaderMap) {
             }
         }
     }
-}
-
-/// `version-traceid-parentid-flags` in lower-case hex, no part all zeros, version not ff.
-fn is_traceparent(value: &[u8]) -> bool {
-    let hex = |part: &[u8]| {
-        part.iter()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let zero = |part: &[u8]| part.iter().all(|byte| *byte == b'0');
-    let Some((fixed, rest)) = value.split_at_checked(55) else {
-        return false;
-    };
-    let parts: [&[u8]; 4] = [&fixed[..2], &fixed[3..35], &fixed[36..52], &fixed[53..]];
-    // Later versions may append more after another dash.
-    let ends = rest.is_empty() || (parts[0] != b"00" && rest[0] == b'-' && rest.len() <= 64);
-    [fixed[2], fixed[35], fixed[52]] == *b"---"
-        && parts.iter().all(|part| hex(part))
-        && parts[0] != b"ff"
-        && !zero(parts[1])
-        && !zero(parts[2])
-        && ends
 }
 
 /// How often `own` (this sidecar's Via entry without the protocol) stands in `Via`.

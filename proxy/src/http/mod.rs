@@ -14,6 +14,7 @@ pub(crate) mod path;
 pub(crate) mod reference_tests;
 pub(crate) mod request_id;
 pub(crate) mod response;
+pub(crate) mod traceparent;
 pub(crate) mod upload;
 
 use http::HeaderMap;

@@ -66,6 +66,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
         Some(id.clone()),
     );
     record.revision = directory.revision();
+    worker.begin_trace(&mut head.headers, &mut record, grpc);
     let deadline = deadline::said(&head.headers).map(|left| started + left);
     let admitted = meant.and_then(|meant| {
         if deadline.is_some_and(|deadline| deadline <= started) {

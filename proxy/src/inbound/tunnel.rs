@@ -24,7 +24,7 @@ use crate::transport_failure::send_failure;
 /// Serves one tunnel to its end.
 pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let ServerRequest {
-        head,
+        mut head,
         recv,
         respond,
     } = request;
@@ -43,6 +43,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let observers = Arc::clone(&worker.observers);
     let mut record = Record::new(counted, observers, started, &head, id);
     record.revision = directory.revision();
+    worker.begin_trace(&mut head.headers, &mut record, false);
     let opened = match meant {
         Ok(meant) => open(&peer, &directory, &meant, &head)
             .await

@@ -128,12 +128,16 @@ impl Exchange {
             };
             self.tell_deadline(now);
             record.attempts = attempts.made();
+            let traced = self.begin_span(record);
             let parts = record.kept.begin(now);
+            parts.span = traced;
             let pause = {
                 let outcome = match self.hedge() {
                     // Rare, and large: most requests need no room for it.
                     Some(hedge) => {
-                        Box::pin(self.hedged(hedge, &mut attempts, clock, now, parts)).await
+                        let traced = record.traced.as_deref_mut();
+                        Box::pin(self.hedged(hedge, &mut attempts, clock, now, (parts, traced)))
+                            .await
                     }
                     None => match self.pick(now) {
                         Ok(picked) => {
@@ -173,6 +177,19 @@ impl Exchange {
             self.renew();
             now = Instant::now();
         }
+    }
+
+    /// Makes the next attempt a span, if there are any, and tells its next hop. Returns the span's id.
+    fn begin_span(&mut self, record: &mut Record) -> u64 {
+        let Some(traced) = &mut record.traced else {
+            return 0;
+        };
+        if let Some(displaced) = record.kept.displaced() {
+            traced.keep(*displaced);
+        }
+        let span = self.worker.span_id();
+        traced.tell(span, &mut self.head.headers);
+        span
     }
 
     /// The rules that bind its attempts now.

@@ -13,6 +13,7 @@ use weft_transport::locks::lock;
 use super::attempt::{Answered, Failed};
 use super::exchange::{CopyOfBody, Exchange};
 use crate::record::attempt::Attempt;
+use crate::record::trace::{Copied, Traced};
 use crate::resilience::attempts::{Attempts, Hedging};
 use crate::resilience::deadline::Clock;
 use crate::resilience::destination::Event;
@@ -37,7 +38,7 @@ impl Exchange {
         attempts: &mut Attempts,
         clock: Clock,
         now: Instant,
-        parts: &mut Attempt,
+        (parts, traced): (&mut Attempt, Option<&mut Traced>),
     ) -> Result<Answered, Failed> {
         let cluster = Arc::clone(&self.route.cluster);
         let counts = &cluster.destination.counts;
@@ -47,16 +48,20 @@ impl Exchange {
         };
         let mut copies: FuturesUnordered<Copy> = FuturesUnordered::new();
         let picked = self.pick(now)?;
+        parts.endpoint = picked.address(&cluster);
+        let span = parts.span;
+        let mut copied = Copied::new(parts, traced);
         let shared = Arc::new(self.clone());
-        let copy = |number, body, picked, clock: Clock, at| -> Copy {
-            let exchange = Arc::clone(&shared);
+        let copy = |number, body, picked, clock: Clock, (at, span), exchange: &Arc<Self>| -> Copy {
+            let exchange = Arc::clone(exchange);
             Box::pin(async move {
                 let mut parts = Attempt::begin(at);
+                parts.span = span;
                 let outcome = exchange.attempt(body, picked, &clock, &mut parts).await;
                 (number, parts, outcome)
             })
         };
-        copies.push(copy(0, self.body(), picked, clock, now));
+        copies.push(copy(0, self.body(), picked, clock, (now, span), &shared));
         let mut sent = 0;
         // Without a percentile yet there is no time to wait for.
         let mut may_send = after.is_some();
@@ -66,7 +71,7 @@ impl Exchange {
                 biased;
                 Some((number, took, outcome)) = copies.next() => match outcome {
                     Ok(answered) => {
-                        *parts = took;
+                        copied.settle(took, answered.at);
                         if number > 0 {
                             counts.add(Event::HedgeWon);
                         }
@@ -78,10 +83,10 @@ impl Exchange {
                     }
                     // A copy that failed does not end the others, which may still answer.
                     Err(failed) if copies.is_empty() => {
-                        *parts = took;
+                        copied.settle(took, failed.at);
                         return Err(failed);
                     }
-                    Err(_) => {}
+                    Err(failed) => copied.failed(took, failed.failure.reason, failed.at),
                 },
                 () = &mut timer, if may_send => {
                     let at = Instant::now();
@@ -104,7 +109,16 @@ impl Exchange {
                     sent += 1;
                     counts.add(Event::HedgeSent);
                     let clock = self.deadline.attempt(at, self.timeout());
-                    copies.push(copy(sent, body.flatten(), picked, clock, at));
+                    let (span, exchange) = match copied.is_traced() {
+                        true => {
+                            let (span, mut exchange) = (self.worker.span_id(), (*shared).clone());
+                            let endpoint = picked.address(&cluster);
+                            copied.begin((span, endpoint), at, &mut exchange.head.headers);
+                            (span, &Arc::new(exchange))
+                        }
+                        false => (0, &shared),
+                    };
+                    copies.push(copy(sent, body.flatten(), picked, clock, (at, span), exchange));
                     may_send = sent < hedge.attempts;
                     timer.as_mut().reset(tokio::time::Instant::now() + after.unwrap_or_default());
                 }

@@ -1,6 +1,7 @@
 //! Opens a stream to one endpoint of a cluster: picks it, dials it if there is no connection, and sends the
 //! head. The caller decides whether to try another.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,14 @@ impl Picked {
             Place::Outside(outside) => Some(outside),
             Place::Peer(_) => None,
         }
+    }
+
+    /// Its address.
+    pub(super) fn address(&self, cluster: &Cluster) -> Option<SocketAddr> {
+        Some(match &cluster.endpoints.get(self.index)?.place {
+            Place::Peer(target) => target.address,
+            Place::Outside(outside) => outside.way().address(),
+        })
     }
 
     /// Whether no other endpoint is left to try.

@@ -184,6 +184,7 @@ pub(super) fn tunnel(
     let observers = Arc::clone(&worker.observers);
     let mut record = Record::new(counted, observers, started, &head, None);
     record.revision = directory.revision();
+    worker.begin_trace(&mut head.headers, &mut record, false);
     let planned = route.and_then(|route| {
         address_to(&mut head, &route)?;
         record.uri = head.uri.clone();

@@ -38,6 +38,7 @@ pub(super) async fn serve(
     });
     let (counted, observers) = (Arc::clone(&worker.unrouted), Arc::clone(&worker.observers));
     let mut record = Record::new(counted, observers, started, &head, Some(id));
+    worker.begin_trace(&mut head.headers, &mut record, grpc);
     let mut exchange = match plan::request(&client, head, grpc, &mut record) {
         Ok(exchange) => exchange,
         Err(instead) => {

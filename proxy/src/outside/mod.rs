@@ -21,7 +21,7 @@ use weft_transport::external::TlsClientStream;
 
 use crate::limits;
 use crate::stream::{self, ApplicationStream, Watch};
-use tls::Tls;
+pub(crate) use tls::Tls;
 
 /// A connection to a service outside of the mesh, or to the application beside this sidecar: bytes as they
 /// are, or over TLS. The latter is boxed, because most connections lead to applications.

@@ -20,7 +20,7 @@ const SYSTEM_ROOTS: [&str; 4] = [
 ];
 
 /// See the module's documentation.
-pub(super) struct Tls {
+pub(crate) struct Tls {
     says: ExternalTls,
     /// By protocol; there are three.
     made: Mutex<Vec<Made>>,
@@ -33,7 +33,7 @@ struct Made {
 }
 
 impl Tls {
-    pub(super) fn new(says: ExternalTls) -> Self {
+    pub(crate) fn new(says: ExternalTls) -> Self {
         Self {
             says,
             made: Mutex::default(),
@@ -49,7 +49,7 @@ impl Tls {
     ///
     /// # Errors
     /// `InvalidInput`, with the file and what is wrong.
-    pub(super) async fn client(&self, alpn: &'static [u8]) -> io::Result<TlsClient> {
+    pub(crate) async fn client(&self, alpn: &'static [u8]) -> io::Result<TlsClient> {
         let now = Instant::now();
         let known = lock(&self.made)
             .iter()

@@ -57,6 +57,7 @@ pub(super) async fn serve(
     let counted = Arc::clone(&client.0.requests);
     let observers = Arc::clone(&worker.observers);
     let mut record = Record::new(counted, observers, started, &head, Some(id));
+    worker.begin_trace(&mut head.headers, &mut record, grpc);
     // Boxed, because hyper reserves space for this future for as long as it serves.
     match Box::pin(exchange(&client, head, body, grpc, &mut record)).await {
         Ok(passed) => Ok(relay(passed, record, version)),

@@ -34,6 +34,7 @@ pub(super) async fn serve(client: &Client, mut stream: ApplicationStream) {
     let (counted, observers) = (Arc::clone(&client.0.tunnels), Arc::clone(&worker.observers));
     let mut record = Record::new(counted, observers, started, &head, None);
     record.revision = directory.revision();
+    worker.begin_trace(&mut head.headers, &mut record, false);
     let opened = open(client, &directory, &head, started).await;
     // Not kept while the connection lives.
     drop(directory);

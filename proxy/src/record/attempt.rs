@@ -48,6 +48,8 @@ pub(crate) enum Ended {
 pub(crate) struct Attempt {
     /// The endpoint that was asked; none if there was none to pick.
     pub(crate) endpoint: Option<SocketAddr>,
+    /// The id of its span; 0 if it has none.
+    pub(crate) span: u64,
     /// When its choice began.
     pub(crate) began: Instant,
     /// The part that is under way, or the part in which the attempt ended.
@@ -63,6 +65,7 @@ impl Attempt {
     pub(crate) fn begin(now: Instant) -> Self {
         Self {
             endpoint: None,
+            span: 0,
             began: now,
             part: Part::Pick,
             ended: None,
@@ -90,6 +93,13 @@ impl Attempt {
     pub(crate) fn finish(&mut self, ended: Ended, now: Instant) {
         self.end(now, self.part);
         self.ended = Some(ended);
+    }
+
+    /// The attempt is given up.
+    pub(crate) fn give_up(&mut self, now: Instant) {
+        if self.ended.is_none() {
+            self.end(now, self.part);
+        }
     }
 
     /// Each part that began, and how long it took.
@@ -139,13 +149,18 @@ impl AttemptHistory {
         more.push_mut(attempt)
     }
 
+    /// The attempt that the next one takes the place of.
+    pub(crate) fn displaced(&self) -> Option<&Attempt> {
+        let more = self.more.as_deref()?;
+        more.last()
+            .filter(|_| more.len() + 1 == limits::RECORD_ATTEMPTS_MAX)
+    }
+
     /// The exchange is given up, and with it the attempt that is under way.
     pub(crate) fn give_up(&mut self, now: Instant) {
         let last = self.more.as_mut().and_then(|more| more.last_mut());
-        if let Some(last) = last.or(self.first.as_mut())
-            && last.ended.is_none()
-        {
-            last.end(now, last.part);
+        if let Some(last) = last.or(self.first.as_mut()) {
+            last.give_up(now);
         }
     }
 

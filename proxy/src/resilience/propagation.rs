@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 use weft_transport::locks::lock;
 
+use crate::http::traceparent::TraceParent;
 use crate::limits;
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const SHARDS: usize = 16;
 
 /// The id of a trace, never zero.
@@ -51,10 +51,7 @@ pub(crate) struct Link {
 impl TraceId {
     /// Reads `traceparent` (W3C Trace Context section 3.2.2).
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
-        let text = headers.get(TRACEPARENT)?.to_str().ok()?;
-        let digits = text.get(3..35)?;
-        let id = u128::from_str_radix(digits, 16).ok()?;
-        (id != 0).then_some(Self(id))
+        TraceParent::of(headers).map(|parent| Self(parent.trace))
     }
 }
 
@@ -139,6 +136,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::http::traceparent::TRACEPARENT;
 
     fn trace(number: u128) -> TraceId {
         TraceId(number)

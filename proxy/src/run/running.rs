@@ -15,6 +15,7 @@ use weft_transport::endpoint::{self, Reading};
 use weft_transport::private_socket::{Opening, SocketPlace};
 use weft_transport::tasks::TaskSet;
 
+use super::traces::SpanExport;
 use super::{ControlPlane, Process, RunError, table};
 use crate::admin::State;
 use crate::admin::server::Servers;
@@ -49,6 +50,8 @@ pub(super) struct Serving {
     pub(super) process: Option<Arc<dyn Process>>,
     /// Control work: table, health.
     pub(super) tasks: TaskSet<()>,
+    /// Sends spans.
+    pub(super) spans: SpanExport,
     /// The admin endpoint.
     pub(super) servers: Servers,
     /// The path of its Unix socket, if it has one.
@@ -156,6 +159,7 @@ impl Serving {
     async fn give_up(mut self, settled: Settled, before: Option<Released>, deadline: Instant) {
         self.hand_over(&settled).await;
         self.finished().await;
+        std::mem::take(&mut self.spans).flush().await;
         if !settled.knows_elders() {
             end_within(before.as_ref(), deadline).await;
         }
@@ -173,6 +177,7 @@ impl Serving {
     ) {
         self.withdraw(draining).await;
         self.finished().await;
+        std::mem::take(&mut self.spans).flush().await;
         // This tells the predecessor to read the mesh port again.
         self.readings.clear();
         end_within(before.as_ref(), deadline).await;

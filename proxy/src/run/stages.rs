@@ -32,6 +32,7 @@ use super::listeners::{self, Listener};
 use super::mesh_port::{self, Carrier};
 use super::running::{Serving, Signals};
 use super::thread::{self, Plan};
+use super::traces::{Queues, SpanExport};
 use super::{ControlPlane, Process, RunError, Running, random, reset_key, served, table};
 use crate::access_log::Writer;
 use crate::admin::outlook::Listening;
@@ -41,13 +42,14 @@ use crate::health;
 use crate::inbound::served::{Served, ServedService};
 use crate::metrics::Shard;
 use crate::recent::{Recent, Recorder};
-use crate::record::Observers;
+use crate::record::{Observer, Observers};
 use crate::resilience::destination::Destinations;
 use crate::resilience::rate::NamedRates;
 use crate::signals::Calls;
 use crate::takeover::{
     Before, Expected, Incumbent, KeptSockets, MeshPortRight, Predecessor, socket_error,
 };
+use crate::traces::Tracing;
 use crate::worker::Shared;
 
 /// The values that every stage passes on.
@@ -119,6 +121,7 @@ struct Sidecar {
     listeners: Vec<Listener>,
     admin: Admin,
     incumbent: Option<Incumbent>,
+    queues: Queues,
 }
 
 /// The admin endpoint, which does not answer yet.
@@ -221,6 +224,10 @@ impl Bound {
             server_timing: settings.server_timing,
             names: Arc::default(),
             propagation: Arc::default(),
+            tracing: settings
+                .traces
+                .as_ref()
+                .map(|traces| Arc::new(Tracing::new(traces.ratio))),
             follows_traces: settings.inbound.is_some() && !settings.outbound.is_empty(),
         });
         let writer = Writer::start(settings.access_log)?;
@@ -301,7 +308,7 @@ impl Built {
         // Workers that run already end if a later step fails.
         let failed = signals.finish.clone().drop_guard();
         let (mut workers, mut shards, mut pools) = (Vec::new(), Vec::new(), Vec::new());
-        let mut snapshots = Vec::new();
+        let (mut snapshots, mut queues) = (Vec::new(), Queues::default());
         let recent = Arc::new(Recent::default());
         for (index, mesh_port) in mesh.ports.into_iter().enumerate() {
             let shard = Arc::new(Shard::default());
@@ -310,12 +317,13 @@ impl Built {
                 Some((listener.leads_to.clone(), socket))
             });
             let log = writer.log(settings.access_log, Arc::clone(&shard));
+            let recorder = Recorder(Arc::clone(&recent));
+            let mut observers: Vec<Box<dyn Observer + Send + Sync>> =
+                vec![Box::new(log), Box::new(recorder)];
+            observers.extend(queues.add(&shared));
             let plan = Plan {
                 shared: Arc::clone(&shared),
-                observers: Arc::new(Observers::new(vec![
-                    Box::new(log),
-                    Box::new(Recorder(Arc::clone(&recent))),
-                ])),
+                observers: Arc::new(Observers::new(observers)),
                 shard: Arc::clone(&shard),
                 mesh_port,
                 serves: settings.inbound.is_some(),
@@ -367,6 +375,7 @@ impl Built {
             listeners,
             admin,
             incumbent,
+            queues,
         };
         Ok(Started { before, sidecar })
     }
@@ -418,12 +427,14 @@ impl Confirmed {
             listeners,
             admin,
             incumbent,
+            queues,
         } = sidecar;
         for reading in &readings {
             reading.begin();
         }
         signals.go.cancel();
         let tasks = control_work(&given, &state, &signals);
+        let spans = SpanExport::start(queues, &given.settings, &state.shared());
         let mut servers = Servers::default();
         for (endpoint, router) in admin.endpoints {
             servers.serve(endpoint, router);
@@ -446,6 +457,7 @@ impl Confirmed {
             incumbent,
             process: given.process,
             tasks,
+            spans,
             servers,
             admin_place: admin.place,
             admin_opening: admin.opening,

@@ -294,6 +294,7 @@ pub(crate) fn settings(state_dir: &std::path::Path) -> ProxySettings {
             observe: None,
         },
         access_log: AccessLog::Off,
+        traces: None,
         transport: TransportSettings::default().validate().unwrap(),
         timeouts: Timeouts {
             application_connect: Duration::from_secs(1),

@@ -238,7 +238,10 @@ fn weft(place: &Place, folder: &Folder, arguments: &[&str]) -> Command {
 pub(super) fn without_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("WEFT_") || text.starts_with("XDG_") {
+        if ["WEFT_", "XDG_", "OTEL_"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix))
+        {
             command.env_remove(&name);
         }
     }

@@ -223,6 +223,16 @@ catalogue! {
     FAULTS = Counter("weft_faults_total", Things).by(OF_DESTINATION, &[
         Label::one_of("kind", &["delay", "abort"])
     ]);
+    /// Spans that the collector took ([traces.md](traces.md)).
+    SPANS_EXPORTED = Counter("weft_spans_exported_total", Things);
+    /// Spans that were lost. queue_full: they waited for a collector that is away or slow, and had no room.
+    /// unreachable: it did not take them while they were tried again. refused: it refused the whole export
+    /// for good. rejected: it took the export without them.
+    SPANS_DROPPED = Counter("weft_spans_dropped_total", Things).by(&[], &[
+        Label::one_of("reason", &["queue_full", "unreachable", "refused", "rejected"])
+    ]);
+    /// Attempts to send spans to the collector that failed.
+    SPAN_EXPORTS_FAILED = Counter("weft_span_exports_failed_total", Things);
     /// Traces whose deadlines are kept for the calls that the application makes in turn.
     TRACES = Gauge("weft_traces_followed", Things);
     /// 1 while the table in force is not on disk, because the state directory cannot be written.
