@@ -3,9 +3,10 @@
 //! ([`Observers`]), such as the access log; another one is one more entry in the list that `run/stages.rs`
 //! makes. Tunnels count their bytes as they pass ([`TunnelSeries`]), because tunnels may last for days.
 //!
-//! The timing of its attempts is in `record/attempt.rs`.
+//! The timing of its attempts is in `record/attempt.rs`, what its route did to it in `record/routed.rs`.
 
 pub(crate) mod attempt;
+mod routed;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use attempt::{AttemptHistory, Ended};
+pub(crate) use routed::Routed;
 
 use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
@@ -60,6 +62,8 @@ pub(crate) struct Record {
     pub(crate) kept: AttemptHistory,
     /// Where repeated attempts are counted, if there were any.
     pub(crate) retried: Option<Arc<Counts>>,
+    /// What its route did to it. Boxed, as most requests need no room for it.
+    pub(crate) routed: Option<Box<Routed>>,
     ended: bool,
 }
 
@@ -151,6 +155,7 @@ impl Record {
             attempts: 0,
             kept: AttemptHistory::default(),
             retried: None,
+            routed: None,
             ended: false,
         }
     }

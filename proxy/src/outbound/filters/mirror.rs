@@ -50,6 +50,13 @@ struct Drawn {
     head: Parts,
 }
 
+impl Mirrored {
+    /// How many they are.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// Draws who gets a copy of the request as it is now.
 pub(super) fn draw(
     exchange: &mut Exchange,
