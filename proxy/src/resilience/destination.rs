@@ -107,6 +107,7 @@ pub(crate) enum Event {
     MirrorFailed,
     MirrorCrowded,
     MirrorBody,
+    MirrorFailing,
     SessionStarted,
     SessionKept,
     SessionMovedGone,
@@ -153,7 +154,7 @@ impl Event {
 type Meaning = (&'static Metric, &'static [&'static str]);
 
 /// Parallel to [`Event`].
-const MEANINGS: [Meaning; 65] = [
+const MEANINGS: [Meaning; 66] = [
     (&RETRIES, &["not_reached"]),
     (&RETRIES, &["unprocessed"]),
     (&RETRIES, &["reset"]),
@@ -205,6 +206,7 @@ const MEANINGS: [Meaning; 65] = [
     (&MIRRORED, &["failed"]),
     (&MIRRORED, &["crowded"]),
     (&MIRRORED, &["body"]),
+    (&MIRRORED, &["failing"]),
     (&SESSIONS, &["started"]),
     (&SESSIONS, &["kept"]),
     (&SESSIONS, &["moved_gone"]),

@@ -256,6 +256,8 @@ fn ports(settings: &ProxySettings) -> Vec<Port> {
         let bound = UdpSocket::bind(inbound.listen).map(drop);
         let holder = || holders::at(SocketKind::Udp, inbound.listen);
         ports.push(port("inbound", inbound.listen.to_string(), bound, holder));
+        let plaintext = inbound.services.iter().filter_map(|one| one.plaintext);
+        ports.extend(plaintext.map(|listen| tcp_port("plaintext", listen)));
     }
     for listener in &settings.outbound {
         ports.push(match &listener.listen {

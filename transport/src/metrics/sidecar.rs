@@ -133,10 +133,10 @@ catalogue! {
         Label::one_of("result", &["sent", "won", "withheld"])
     ]);
     /// Copies that routes sent of requests (RequestMirror): answered whatever the answer was, failed without
-    /// one, not sent as too many were under way, or as the body was not kept whole. No caller sees any of it,
-    /// and no other metric of this sidecar counts them.
+    /// one, not sent as too many were under way, as the body was not kept whole, or as the last ones all
+    /// failed. No caller sees any of it, and no other metric of this sidecar counts them.
     MIRRORED = Counter("weft_mirrored_total", Things).by(OF_DESTINATION, &[
-        Label::one_of("result", &["answered", "failed", "crowded", "body"])
+        Label::one_of("result", &["answered", "failed", "crowded", "body", "failing"])
     ]);
     /// Requests of sessions (sessionPersistence of a route), by the service that was addressed: a session
     /// began, and the client got its token; the endpoint of the client's session took the request; that
