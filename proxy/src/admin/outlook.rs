@@ -67,7 +67,7 @@ pub(super) fn registrations(shared: &Shared, status: &Value) -> Value {
         let problem = &status["registration_problems"][&*service.label];
         json!({
             "service": &*service.label,
-            "application": service.application.to_string(),
+            "application": service.application.as_ref().map_or("none".to_owned(), ToString::to_string),
             "problem": problem,
         })
     });
