@@ -27,5 +27,5 @@ pub use proxy::{
 pub use raw::{AccessLog, AdminChanges};
 pub use service::{ConfigSettings, load_config};
 pub use values::{
-    AdminSocket, DurationText, HostPort, ListenAddress, LocalAddress, ServiceReference, ValueError,
+    AdminSocket, ApplicationAddress, DurationText, HostPort, ListenAddress, LocalAddress, ServiceReference, ValueError,
 };

@@ -74,7 +74,7 @@ pub(super) fn registrations(shared: &Shared, directory: &Directory, status: &Val
         });
         json!({
             "service": &*service.label,
-            "application": service.application.to_string(),
+            "application": service.application.as_ref().map_or("none".to_owned(), ToString::to_string),
             "problem": problem,
             "plaintext": plaintext,
         })

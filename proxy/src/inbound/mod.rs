@@ -51,7 +51,7 @@ use weft_transport::locks::lock;
 pub(crate) struct Inbound {
     worker: Arc<Worker>,
     /// Parallel to the served services.
-    applications: Vec<Arc<Application>>,
+    applications: Vec<Option<Arc<Application>>>,
 }
 
 /// One connected peer.
@@ -211,13 +211,14 @@ impl Inbound {
     pub(crate) fn new(worker: Arc<Worker>) -> Self {
         let served = worker.shared.served.iter();
         let applications = served.map(|service| {
-            Arc::new(Application::new(
-                Reached::Here(service.application.clone()),
+            let address = service.application.clone()?;
+            Some(Arc::new(Application::new(
+                Reached::Here(address),
                 &worker.shared.timeouts,
                 Arc::clone(&service.destination.counts),
                 Arc::clone(&worker.room),
                 worker.tasks.clone(),
-            ))
+            )))
         });
         let applications = applications.collect();
         Self {
@@ -232,8 +233,8 @@ impl Inbound {
     }
 
     /// The connections to the applications, to be swept.
-    pub(crate) fn applications(&self) -> &[Arc<Application>] {
-        &self.applications
+    pub(crate) fn applications(&self) -> impl Iterator<Item = &Arc<Application>> {
+        self.applications.iter().flatten()
     }
 
     /// Who gets what is permitted. Without a permit there is no receiver, and so no delivery.
@@ -246,7 +247,12 @@ impl Inbound {
         let application = place.and_then(|place| self.applications.get(place));
         let application = application
             .ok_or_else(|| Failure::new(Reason::Internal, "no application for a served service"))?;
-        debug_assert_eq!(Some(&permit.service().application), application.address());
+        let Some(application) = application else {
+            let label = &permit.service().label;
+            let detail = format!("{label} has no application: its sidecars only send outside of the mesh");
+            return Err(Failure::new(Reason::NoEndpoint, detail));
+        };
+        debug_assert_eq!(permit.service().application.as_ref(), application.address());
         Ok(Receiver::Here(Arc::clone(application)))
     }
 

@@ -317,10 +317,13 @@ async fn applications(settings: &ProxySettings) -> Vec<Application> {
         .iter()
         .flat_map(|inbound| &inbound.services)
     {
+        let Some(health) = &service.health else {
+            continue;
+        };
         found.push(Application {
             service: format!("{}:{}", service.service, service.port),
-            asked: weft_proxy::health_question(&service.health),
-            answered: weft_proxy::ask_health(&service.health).await,
+            asked: weft_proxy::health_question(health),
+            answered: weft_proxy::ask_health(health).await,
         });
     }
     found
