@@ -373,11 +373,7 @@ fn a_sidecar_without_an_application_sends_outside_and_has_no_answer_for_its_own_
     let gate = mesh.sidecar("gate").serves("gate:15", "none");
     let mut gate = gate.serves("gate:16", "none").start();
     let to_pay = format!("pay:{port}");
-    let mut shop = mesh
-        .sidecar("shop")
-        .calls(&to_pay)
-        .calls("gate:15")
-        .start();
+    let mut shop = mesh.sidecar("shop").calls(&to_pay).calls("gate:15").start();
     shop.wait_endpoints(&to_pay, 1);
     let answer = get(shop.listener(&to_pay), "/").unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");

@@ -27,5 +27,6 @@ pub use proxy::{
 pub use raw::{AccessLog, AdminChanges};
 pub use service::{ConfigSettings, load_config};
 pub use values::{
-    AdminSocket, ApplicationAddress, DurationText, HostPort, ListenAddress, LocalAddress, ServiceReference, ValueError,
+    AdminSocket, ApplicationAddress, DurationText, HostPort, ListenAddress, LocalAddress,
+    ServiceReference, ValueError,
 };

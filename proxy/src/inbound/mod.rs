@@ -249,7 +249,8 @@ impl Inbound {
             .ok_or_else(|| Failure::new(Reason::Internal, "no application for a served service"))?;
         let Some(application) = application else {
             let label = &permit.service().label;
-            let detail = format!("{label} has no application: its sidecars only send outside of the mesh");
+            let detail =
+                format!("{label} has no application: its sidecars only send outside of the mesh");
             return Err(Failure::new(Reason::NoEndpoint, detail));
         };
         debug_assert_eq!(permit.service().application.as_ref(), application.address());

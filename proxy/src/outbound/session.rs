@@ -37,7 +37,31 @@ pub(crate) struct Sought {
     /// The endpoint that the request has to go to.
     pub(crate) seat: Option<Seat>,
     /// Why the request's token leads to none, if it has one.
-    pub(crate) setback: Option<Event>,
+    pub(crate) setback: Option<Setback>,
+}
+
+/// Why the token of a request leads to no endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Setback {
+    /// It counts as none.
+    Ignored(TokenFault),
+    /// Its endpoint is not there.
+    Gone,
+    /// Its endpoint is out of rotation.
+    Out,
+}
+
+impl Setback {
+    /// As what it is counted.
+    pub(super) fn event(self) -> Event {
+        match self {
+            Self::Ignored(TokenFault::Malformed) => Event::TokenMalformed,
+            Self::Ignored(TokenFault::Unauthentic) => Event::TokenUnauthentic,
+            Self::Ignored(TokenFault::Expired) => Event::TokenExpired,
+            Self::Gone => Event::SessionMovedGone,
+            Self::Out => Event::SessionMovedOut,
+        }
+    }
 }
 
 /// The session of one request.
@@ -47,7 +71,7 @@ pub(crate) struct Session {
     /// The endpoint that it has, if it has one: its place, and what tells it from others.
     held: Option<(usize, Arc<Standing>)>,
     /// Why the token of the request led to none.
-    setback: Option<Event>,
+    setback: Option<Setback>,
     /// Whether another endpoint of the same backend may get a session.
     may_start: bool,
     /// When the request came, in seconds since 1970.
@@ -87,7 +111,7 @@ impl Session {
     }
 
     /// Why the token of the request led to no endpoint, if it has one.
-    pub(super) fn setback(&self) -> Option<Event> {
+    pub(super) fn setback(&self) -> Option<Setback> {
         self.setback
     }
 
@@ -137,11 +161,11 @@ pub(crate) fn seek(
     (wall, now): (u64, Instant),
     counts: &Counts,
 ) -> Sought {
-    let setback = |event| {
-        counts.add(event);
+    let setback = |why: Setback| {
+        counts.add(why.event());
         Sought {
             seat: None,
-            setback: Some(event),
+            setback: Some(why),
         }
     };
     let mut fault = None;
@@ -155,20 +179,16 @@ pub(crate) fn seek(
         });
     let Some(token) = opened.next() else {
         drop(opened);
-        let fault = fault.map(|fault| match fault {
-            TokenFault::Malformed => Event::TokenMalformed,
-            TokenFault::Unauthentic => Event::TokenUnauthentic,
-            TokenFault::Expired => Event::TokenExpired,
-        });
+        let fault = fault.map(Setback::Ignored);
         return fault.map_or_else(Sought::default, setback);
     };
     let backends = rule.rule.backends.iter().zip(&rule.backends).enumerate();
     let mut seats = backends.filter_map(|(place, both)| seat(place, both, &token));
     let Some(seat) = seats.next() else {
-        return setback(Event::SessionMovedGone);
+        return setback(Setback::Gone);
     };
     if !takes(&seat.cluster, seat.endpoint, now) {
-        return setback(Event::SessionMovedOut);
+        return setback(Setback::Out);
     }
     Sought {
         seat: Some(seat),

@@ -32,13 +32,6 @@ impl Routed {
     /// Notes what the request's session came to, unless it is known: that an endpoint is gone says more than
     /// that another began.
     pub(crate) fn session(&mut self, event: Event) {
-        match event {
-            Event::TokenMalformed | Event::TokenUnauthentic | Event::TokenExpired => {
-                self.token = Some(event);
-            }
-            event => {
-                self.session.get_or_insert(event);
-            }
-        }
+        self.session.get_or_insert(event);
     }
 }

@@ -10,6 +10,7 @@ use weft_config::table::{Filters, HeaderChanges, Rewrite};
 
 use super::super::exchange::Exchange;
 use super::super::instead::Instead;
+use super::super::session::Setback;
 use super::{Addressed, cors, headers, mirror, redirect, rewrite};
 use crate::failure::{Failure, Reason};
 use crate::record::Record;
@@ -87,7 +88,11 @@ pub(super) fn apply(exchange: &mut Exchange) -> Result<(), Instead> {
 pub(in super::super) fn tell(exchange: &Exchange, record: &mut Record) {
     let route = &exchange.route;
     if let Some(setback) = route.session.as_ref().and_then(|session| session.setback()) {
-        record.routed().session(setback);
+        let routed = record.routed();
+        match setback {
+            Setback::Ignored(_) => routed.token = Some(setback.event()),
+            Setback::Gone | Setback::Out => routed.session(setback.event()),
+        }
     }
     let Some(chain) = &route.chain else {
         return;
