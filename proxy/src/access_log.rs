@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use http::Uri;
 use serde::Serialize;
 use weft_config::settings::AccessLog as Mode;
 use weft_transport::locks::lock;
@@ -18,8 +19,9 @@ use weft_transport::vital;
 use crate::limits;
 use crate::metrics::Shard;
 use crate::record::attempt::{Attempt, Ended, Part};
-use crate::record::{Finished, Observer, Reply};
+use crate::record::{Finished, Observer, Reply, Routed};
 use crate::resilience::attempts::WithheldReason;
+use crate::resilience::destination::Event;
 use crate::visible::{cut, escape};
 
 /// One worker's side of the log.
@@ -106,17 +108,21 @@ pub(crate) fn line(finished: &Finished<'_>) -> Option<Vec<u8>> {
     text(Json::whole(finished))
 }
 
-/// The line, with its end. A line that has no room for the attempts leaves them out; the fields that name the
-/// call always fit.
+/// The line, with its end. A line that has no room for the attempts leaves them out, and then the filters and
+/// what they sent; the fields that name the call always fit.
 fn text(mut json: Json<'_>) -> Option<Vec<u8>> {
     loop {
         let line = serde_json::to_string(&json).ok()?;
         let mut text = escape(&line).into_owned().into_bytes();
         text.push(b'\n');
-        if text.len() <= limits::ACCESS_LOG_LINE_BYTES_MAX || json.tried.is_empty() {
+        if text.len() <= limits::ACCESS_LOG_LINE_BYTES_MAX {
             return Some(text);
         }
-        (json.tried, json.body_ms) = (Vec::new(), None);
+        match (json.tried.is_empty(), json.filters.is_empty()) {
+            (false, _) => (json.tried, json.body_ms) = (Vec::new(), None),
+            (true, false) => (json.filters, json.sent_as) = (Vec::new(), None),
+            (true, true) => return Some(text),
+        }
     }
 }
 
@@ -177,6 +183,18 @@ struct Json<'a> {
     /// How the route answered by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     answered: Option<&'static str>,
+    /// The filters of the route that acted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    filters: Vec<&'static str>,
+    /// Host and path that a filter wrote, as they were sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent_as: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "is_none_at_all")]
+    copies: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_token: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'static str>,
     /// More exact than `error`.
@@ -269,6 +287,10 @@ fn is_one(number: &u32) -> bool {
     *number <= 1
 }
 
+fn is_none_at_all(number: &usize) -> bool {
+    *number == 0
+}
+
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
@@ -291,6 +313,9 @@ impl<'a> Json<'a> {
         let principal = |text| cut(text, limits::ACCESS_LOG_PRINCIPAL_BYTES_MAX);
         let name = |text| cut(text, limits::ACCESS_LOG_NAME_BYTES_MAX);
         let context = record.traced.as_ref().map(|traced| traced.context);
+        let routed = record.routed.as_deref();
+        let filters = routed.map_or(&[][..], |routed| &routed.filters);
+        let event = |event: fn(&Routed) -> Option<Event>| routed.and_then(event).map(Event::label);
         Self {
             time: jiff::Timestamp::now().to_string(),
             direction: labels.direction.as_str(),
@@ -314,6 +339,11 @@ impl<'a> Json<'a> {
             destination_principal: principal(&labels.destination_principal),
             route: name(&labels.route),
             answered: record.reply.map(Reply::as_str),
+            filters: filters.iter().map(|filter| filter.label()).collect(),
+            sent_as: routed.and_then(|routed| Some(sent_as(routed.sent_as.as_ref()?))),
+            copies: routed.map_or(0, |routed| routed.copies),
+            session: event(|routed| routed.session),
+            session_token: event(|routed| routed.token),
             error: record
                 .failure
                 .as_ref()
@@ -350,10 +380,27 @@ impl<'a> Json<'a> {
     }
 }
 
+/// Host and path of a target, in the length of a path.
+fn sent_as(target: &Uri) -> Cow<'static, str> {
+    let host = target
+        .authority()
+        .map_or("", |authority| authority.as_str());
+    let text = [host, target.path()].concat();
+    Cow::Owned(cut(&text, limits::ACCESS_LOG_PATH_BYTES_MAX).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::failure::Reason;
+
+    const FILTERS: [Event; 5] = [
+        Event::FilterCors,
+        Event::FilterRequestHeaders,
+        Event::FilterRewrite,
+        Event::FilterMirror,
+        Event::FilterResponseHeaders,
+    ];
 
     /// A line whose fields are all as long as they may be, made of one character.
     fn longest(unit: &str) -> Json<'static> {
@@ -378,6 +425,11 @@ mod tests {
             destination_principal: field(limits::ACCESS_LOG_PRINCIPAL_BYTES_MAX),
             route: field(limits::ACCESS_LOG_NAME_BYTES_MAX),
             answered: Some("preflight"),
+            filters: FILTERS.map(Event::label).to_vec(),
+            sent_as: None,
+            copies: 99,
+            session: Some(Event::SessionMovedFailed.label()),
+            session_token: Some(Event::TokenUnauthentic.label()),
             error: Some("connection_write_timeout_and_some_more"),
             reason: Some("response_head_too_large"),
             details: Some(field(limits::ACCESS_LOG_DETAILS_BYTES_MAX)),
@@ -445,6 +497,40 @@ mod tests {
             "error": "connection_refused",
         });
         assert_eq!(tried[0], wanted);
+    }
+
+    #[test]
+    fn filters_are_left_out_of_a_line_without_room_after_the_attempts() {
+        let target = format!("http://v2.example:80/{}?q", "a".repeat(2000));
+        let sent = sent_as(&target.parse().unwrap());
+        assert!(
+            sent.starts_with("v2.example:80/aaa") && sent.ends_with("a…"),
+            "{sent}"
+        );
+        let now = Instant::now();
+        let json = |unit, path: &'static str| Json {
+            path: Cow::Borrowed(path),
+            tried: vec![AttemptEntry::new(&Attempt::begin(now), now)],
+            sent_as: Some(sent.clone()),
+            ..longest(unit)
+        };
+        let shown = |json| -> serde_json::Value {
+            let line = text(json).unwrap();
+            assert!(line.len() <= limits::ACCESS_LOG_LINE_BYTES_MAX);
+            serde_json::from_slice(&line).unwrap()
+        };
+        let full = Json {
+            path: Cow::Owned("a".repeat(limits::ACCESS_LOG_PATH_BYTES_MAX)),
+            ..json("a", "")
+        };
+        assert_eq!(shown(full)["sent_as"], serde_json::Value::Null);
+        let some = Json {
+            details: None,
+            ..json("a", "/")
+        };
+        let some = shown(some);
+        assert_eq!(some["sent_as"], *sent);
+        assert_eq!(some["filters"][2], "URLRewrite");
     }
 
     #[test]

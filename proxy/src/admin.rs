@@ -264,7 +264,7 @@ async fn config_dump(Extract(state): Extract<Arc<State>>) -> Response {
     Json(json!({
         "listen": mesh,
         "listeners": outlook::listeners(&state.listening, &directory, &state.shared),
-        "registrations": outlook::registrations(&state.shared, &status),
+        "registrations": outlook::registrations(&state.shared, &directory, &status),
         "control_plane": status,
         "table": table.as_deref(),
         "traffic": traffic,

@@ -271,12 +271,14 @@ impl Directory {
         !self.outside.is_empty() || table.is_some_and(|table| !table.egress.is_deny())
     }
 
+    /// Whether callers send anything outside of the mesh through this sidecar.
+    pub(crate) fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
     /// The port outside of the mesh of that label, as `pay.shop:443`, if callers send to it through this
     /// sidecar.
     pub(crate) fn leaving(&self, label: &[u8]) -> Option<&Arc<Leaving>> {
-        if self.leaving.is_empty() {
-            return None;
-        }
         self.leaving.get(std::str::from_utf8(label).ok()?)
     }
 

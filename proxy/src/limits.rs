@@ -379,6 +379,14 @@ pub const MIRRORS_MAX: usize = 256;
 /// come within 30 ms, which the 99th percentile of a minute does not see.
 pub const MIRRORS_BEGIN: usize = 32;
 
+/// Copies in a row without an answer after which a mirror counts as one that answers none. As many as may be
+/// under way at first: those that began together say no more than one.
+pub const MIRROR_UNANSWERED_MAX: usize = 32;
+
+/// Time between the copies that a mirror gets which answers none: it costs its callers next to nothing, and
+/// one that came back is noticed within a moment.
+pub const MIRROR_PAUSE: Duration = Duration::from_secs(1);
+
 /// Time for a copy, from its begin to the end of its answer: a mirror that is slower learns nothing more by
 /// it.
 pub const MIRROR_TIME_MAX: Duration = Duration::from_secs(15);

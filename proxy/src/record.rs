@@ -3,9 +3,11 @@
 //! ([`Observers`]), such as the access log; another one is one more entry in the list that `run/stages.rs`
 //! makes. Tunnels count their bytes as they pass ([`TunnelSeries`]), because tunnels may last for days.
 //!
-//! The timing of its attempts is in `record/attempt.rs`, what its spans need in `record/trace.rs`.
+//! The timing of its attempts is in `record/attempt.rs`, what its spans need in `record/trace.rs`, what its
+//! route did to it in `record/routed.rs`.
 
 pub(crate) mod attempt;
+mod routed;
 pub(crate) mod trace;
 
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use attempt::{AttemptHistory, Ended};
+pub(crate) use routed::Routed;
 use trace::Traced;
 
 use crate::cluster::Flight;
@@ -70,6 +73,8 @@ pub(crate) struct Record {
     pub(crate) traced: Option<Box<Traced>>,
     /// Where repeated attempts are counted, if there were any.
     pub(crate) retried: Option<Arc<Counts>>,
+    /// What its route did to it. Boxed, as most requests need no room for it.
+    pub(crate) routed: Option<Box<Routed>>,
     ended: bool,
 }
 
@@ -182,6 +187,7 @@ impl Record {
             kept: AttemptHistory::default(),
             traced: None,
             retried: None,
+            routed: None,
             ended: false,
         }
     }

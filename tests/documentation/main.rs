@@ -8,9 +8,14 @@
 )]
 
 mod metrics;
+#[path = "../mesh/conformance/name.rs"]
+mod name;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use name::cases_of;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -98,30 +103,22 @@ fn the_readme_names_the_rust_version_that_the_manifest_asks_for() {
 fn each_row_of_the_conformance_page_is_of_a_test_and_each_test_has_one() {
     let page = fs::read_to_string(root().join("docs/conformance.md")).unwrap();
     let (made, _) = page.split_once("<!-- End of what is made. -->").unwrap();
-    let mut rows: Vec<&str> = made
-        .lines()
+    let lines = made.lines();
+    let mut rows: Vec<&str> = lines
         .filter(|line| line.contains("`conformance::"))
         .collect();
     let mut missing = Vec::new();
-    for entry in fs::read_dir(root().join("tests/mesh/conformance")).unwrap() {
-        let path = entry.unwrap().path();
-        let module = path.file_stem().unwrap().to_str().unwrap();
-        let text = fs::read_to_string(&path).unwrap();
-        for test in text.split("#[test]\n").skip(1) {
-            let cases = test
-                .split_once("judging(\"")
-                .and_then(|(_, rest)| rest.split_once('"'));
-            let Some((cases, _)) = cases else {
-                continue;
-            };
-            let name = test.trim_start_matches("fn ").split('(').next().unwrap();
-            let what = name.replace('_', " ");
-            let row = format!("| {cases} | {what} | passes | `conformance::{module}` |");
-            let before = rows.len();
-            rows.retain(|one| *one != row);
-            if rows.len() == before {
-                missing.push(row);
-            }
+    for (module, name) in conformance_tests() {
+        let (cases, what) = cases_of(&name);
+        if cases.is_empty() {
+            continue;
+        }
+        let cases = cases.join(", ");
+        let row = format!("| {cases} | {what} | passes | `conformance::{module}` |");
+        let before = rows.len();
+        rows.retain(|one| *one != row);
+        if rows.len() == before {
+            missing.push(row);
         }
     }
     assert!(
@@ -129,4 +126,73 @@ fn each_row_of_the_conformance_page_is_of_a_test_and_each_test_has_one() {
         "no row, or one that says otherwise: {missing:#?}"
     );
     assert!(rows.is_empty(), "rows of tests that are gone: {rows:#?}");
+}
+
+/// The page lists the groups of cases with their last numbers, and the cases that do not pass.
+#[test]
+fn each_case_of_the_conformance_page_is_in_the_name_of_a_test_or_among_what_does_not_pass() {
+    let page = fs::read_to_string(root().join("docs/conformance.md")).unwrap();
+    let mut wanted = BTreeSet::new();
+    for line in page.lines() {
+        // As in `| M1 to M23 | cases of the mesh profiles |`.
+        if let Some(group) = line
+            .strip_prefix("| ")
+            .and_then(|rest| rest.split(" |").next())
+        {
+            wanted.extend(range(group));
+        }
+    }
+    assert!(wanted.len() > 100, "{wanted:?}");
+    let (_, failing) = page.split_once("## What does not pass").unwrap();
+    let mut named: BTreeSet<String> = BTreeSet::new();
+    for line in failing.lines() {
+        let cell = line
+            .strip_prefix("| ")
+            .and_then(|rest| rest.split(" |").next());
+        let cell = cell.unwrap_or_default();
+        let (case, _) = cell.split_once(',').unwrap_or((cell, ""));
+        named.extend(range(cell));
+        named.insert(case.to_owned());
+    }
+    for (_, name) in conformance_tests() {
+        let (cases, _) = cases_of(&name);
+        let unknown: Vec<&String> = cases
+            .iter()
+            .filter(|case| !wanted.contains(*case))
+            .collect();
+        assert!(unknown.is_empty(), "{name}: the page lists no {unknown:?}");
+        named.extend(cases);
+    }
+    let missing: Vec<&String> = wanted.difference(&named).collect();
+    assert!(missing.is_empty(), "no test names {missing:?}");
+}
+
+/// The cases of `M1 to M23`; none of any other text.
+fn range(text: &str) -> Vec<String> {
+    let ends = text.split_once(" to ").and_then(|(first, last)| {
+        let (group, first) = first.split_at_checked(1)?;
+        let last = last.strip_prefix(group)?;
+        Some((group, first.parse::<u32>().ok()?, last.parse::<u32>().ok()?))
+    });
+    let Some((group, first, last)) = ends else {
+        return Vec::new();
+    };
+    (first..=last)
+        .map(|number| format!("{group}{number}"))
+        .collect()
+}
+
+/// Module and name of each test of the Gateway API.
+fn conformance_tests() -> Vec<(String, String)> {
+    let mut tests = Vec::new();
+    for entry in fs::read_dir(root().join("tests/mesh/conformance")).unwrap() {
+        let path = entry.unwrap().path();
+        let module = path.file_stem().unwrap().to_str().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        for test in text.split("#[test]\n").skip(1) {
+            let name = test.trim_start_matches("fn ").split('(').next().unwrap();
+            tests.push((module.to_owned(), name.to_owned()));
+        }
+    }
+    tests
 }

@@ -362,3 +362,29 @@ fn a_dead_address_costs_no_call_through_the_service() {
     expect_echo(&mut stream, b"hello");
     gated.expect_unharmed();
 }
+
+#[test]
+fn a_sidecar_without_an_application_sends_outside_and_has_no_answer_for_its_own_service() {
+    let mesh = Mesh::start();
+    let pay = Origin::echo(mesh.address(), "pay");
+    let port = pay.address.port();
+    let spec = addresses(&[pay.address.ip()]);
+    mesh.apply(&resources(&spec, VIA, port, 9000));
+    let gate = mesh.sidecar("gate").serves("gate:15", "none");
+    let mut gate = gate.serves("gate:16", "none").start();
+    let to_pay = format!("pay:{port}");
+    let mut shop = mesh.sidecar("shop").calls(&to_pay).calls("gate:15").start();
+    shop.wait_endpoints(&to_pay, 1);
+    let answer = get(shop.listener(&to_pay), "/").unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.text().starts_with("pay GET"), "{answer:?}");
+    shop.wait_endpoints("gate:15", 1);
+    let own = get(shop.listener("gate:15"), "/").unwrap();
+    assert_eq!(own.status, 503, "{own:?}");
+    assert!(own.text().contains("has no application"), "{own:?}");
+    let admin = gate.admin().to_string();
+    let status = mesh.weft(&["proxy", "status", "--admin", &admin]).ok();
+    assert!(status.contains("serves gate.shop:15"), "{status}");
+    gate.expect_alive();
+    shop.expect_alive();
+}

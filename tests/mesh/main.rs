@@ -29,6 +29,7 @@ mod drain;
 mod early_answers;
 mod egress;
 mod egress_changes;
+mod egress_interim;
 mod egress_tls;
 mod egress_via;
 mod figures;

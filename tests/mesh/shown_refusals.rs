@@ -447,11 +447,43 @@ fn weft_check_finds_unmet_settings_and_the_program_that_holds_a_port() {
         .iter()
         .find(|one| one.0 == format!("outbound {}", taken.1));
     let held = held.unwrap_or_else(|| panic!("{findings:?}"));
-    // This one, or a child of another test that has not started its own program yet.
-    let has_name = held.2.starts_with("in use, by ") && held.2.contains("(pid ");
-    assert!(held.1 == "fail" && has_name, "{held:?}");
+    expect_held(held);
+
+    // And so does a Service, for callers without mutual TLS.
+    let other = TcpListener::bind((mesh.address(), 0)).unwrap();
+    let at = other.local_addr().unwrap();
+    let settings = std::fs::read_to_string(&file).unwrap();
+    let served = "{ service: orders, port: 80,";
+    assert!(settings.contains(served), "{settings}");
+    let with = format!("{served} plaintext_listen: \"{at}\",");
+    std::fs::write(&file, settings.replacen(served, &with, 1)).unwrap();
+    let (_, findings) = verdicts(&["check", "--config", &file, "-o", "json"]);
+    let check = format!("plaintext {at}");
+    let held = findings.iter().find(|one| one.0 == check);
+    expect_held(held.unwrap_or_else(|| panic!("{findings:?}")));
+    // It is the sidecar's, whose Service takes no such callers.
+    drop((taken, other));
+    shop.process.kill();
+    shop.restart();
+    shop.wait_ready();
+    let (_, findings) = verdicts(&["check", "--config", &file, "-o", "json"]);
+    let found = findings.iter().filter(|one| one.0 == check);
+    let found: Vec<_> = found.map(|one| (one.1.as_str(), one.2.as_str())).collect();
+    let [(of_service, why), (of_port, _)] = found[..] else {
+        panic!("{findings:?}")
+    };
+    assert_eq!((of_service, of_port), ("warn", "ok"), "{found:?}");
+    assert!(why.contains("mutualTls: Strict"), "{found:?}");
 
     shop.process.kill();
     let none = mesh.weft(&["check", "--admin", &admin]);
     assert_eq!(none.code, 69, "{none:?}");
+}
+
+/// A port of the settings is held by this program, or by a child of another test that has not started its own
+/// program yet.
+#[track_caller]
+fn expect_held((check, verdict, found): &(String, String, String)) {
+    let has_name = found.starts_with("in use, by ") && found.contains("(pid ");
+    assert!(verdict == "fail" && has_name, "{check}: {found}");
 }

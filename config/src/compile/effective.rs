@@ -1,5 +1,8 @@
-//! The traffic policy in force for a Service or route, with the sessions of rules, and the source of each
-//! value: the answer of `weft get --effective`. Pure; the code that compiles tables resolves the values.
+//! The traffic policy in force for a Service or route, with the sessions and filters of rules, and the source
+//! of each value: the answer of `weft get --effective`. Pure; the code that compiles tables resolves the
+//! values.
+
+mod filters;
 
 use std::fmt;
 
@@ -68,8 +71,9 @@ impl fmt::Display for Origin {
 }
 
 /// What is in force for a Service, HTTPRoute or GRPCRoute of `set`: one place for a Service, and one for each
-/// rule there that has sessions; for a route as many as its rules and parents differ. `None` if there is no
-/// such resource, or if its kind has no traffic.
+/// rule there that says something of its own (filters, sessions, timeouts, retries); for a route as many as
+/// its rules and parents differ. A backend with filters is a place, too. `None` if there is no such resource,
+/// or if its kind has no traffic.
 pub fn effective(set: &Set, key: &Key) -> Option<Vec<Place>> {
     let policies = Policies::new(set);
     if let Some(route) = set.route(key) {
@@ -95,11 +99,16 @@ pub fn effective(set: &Set, key: &Key) -> Option<Vec<Place>> {
     fields.retain(means_something);
     let place = key.to_string();
     let own = Place { place, fields };
-    Some([own].into_iter().chain(sessions_at(set, &name)).collect())
+    Some(
+        [own]
+            .into_iter()
+            .chain(rules_at(set, &policies, &name))
+            .collect(),
+    )
 }
 
-/// The rules with sessions that take requests to a Service.
-fn sessions_at(set: &Set, service: &ServiceName) -> Vec<Place> {
+/// The rules that take requests to a Service, with what they and the policies for their routes say.
+fn rules_at(set: &Set, policies: &Policies<'_>, service: &ServiceName) -> Vec<Place> {
     let attachments = Attachments::new(set);
     let mut places = Vec::new();
     for route in set.routes() {
@@ -115,15 +124,28 @@ fn sessions_at(set: &Set, service: &ServiceName) -> Vec<Place> {
                 continue;
             }
             for (at, rule) in route.rules() {
-                let fields = session(&route, at, &rule);
+                let place = format!("{}: {}", route.key, rule_at(at, &rule, parent));
+                let of_backends = filters::of_backends(&route, &rule, &place);
+                let mut fields = match route.key.kind.is_of_connections() {
+                    true => Vec::new(),
+                    false => policies.why_rule(&route, at, service),
+                };
+                fields.retain(|one| matches!(one.from, Origin::Rule(_) | Origin::Route(_)));
+                fields.extend(of_rule(&route, at, &rule));
                 if !fields.is_empty() {
-                    let place = format!("{}: {}", route.key, rule_at(at, &rule, parent));
                     places.push(Place { place, fields });
                 }
+                places.extend(of_backends);
             }
         }
     }
     places
+}
+
+/// What a rule itself has beside timeouts and retries.
+fn of_rule(route: &Route<'_>, at: usize, rule: &Rule<'_>) -> Vec<Effective> {
+    let session = session(route, at, rule).into_iter();
+    session.chain(filters::of(route, rule.filters)).collect()
 }
 
 /// The session of a rule, in the fields of Gateway API; empty of one that has none.
@@ -195,21 +217,24 @@ fn rule_at(at: usize, rule: &Rule<'_>, parent: &ParentRef) -> String {
 }
 
 fn of_route(policies: &Policies<'_>, route: &Route<'_>) -> Vec<Place> {
-    let mut places: Vec<Place> = Vec::new();
+    let (mut places, mut of_backends): (Vec<Place>, Vec<Place>) = Default::default();
     for parent in route.parents {
         for (i, rule) in route.rules() {
             let mut fields = policies.why_rule(route, i, &parent_name(route, parent));
-            fields.extend(session(route, i, &rule));
+            fields.extend(of_rule(route, i, &rule));
             let place = rule_at(i, &rule, parent);
+            let whole = format!("{}: {place}", route.key);
+            of_backends.extend(filters::of_backends(route, &rule, &whole));
             match places.iter_mut().find(|other| other.fields == fields) {
                 Some(other) => other.place += &format!(", {place}"),
                 None => places.push(Place {
-                    place: format!("{}: {place}", route.key),
+                    place: whole,
                     fields,
                 }),
             }
         }
     }
+    places.extend(of_backends);
     places
 }
 
@@ -270,5 +295,72 @@ spec:
         assert_eq!(found.len(), wanted.len(), "{found:#?}");
         assert!(found.iter().zip(&wanted).all(same), "{found:#?}");
         assert_eq!(sessions("HTTPRoute/shop/r"), found);
+    }
+
+    const FILTERED: &str = r#"
+apiVersion: weft.dev/v1alpha1
+kind: Service
+metadata: { name: front, namespace: shop }
+spec: { ports: [ { port: 80, protocol: http } ] }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: r, namespace: shop }
+spec:
+  parentRefs: [ { group: "", kind: Service, name: front } ]
+  rules:
+    - name: all
+      timeouts: { request: 2s }
+      filters:
+        - { type: RequestMirror, requestMirror: { backendRef: { name: front, port: 80 } } }
+        - { type: RequestMirror, requestMirror: { backendRef: { name: front, port: 80 }, fraction: { numerator: 1, denominator: 3 } } }
+        - { type: ResponseHeaderModifier, responseHeaderModifier: { remove: [ X-B ] } }
+        - { type: URLRewrite, urlRewrite: { hostname: b.example } }
+        - { type: RequestHeaderModifier, requestHeaderModifier: { add: [ { name: X-A, value: one } ] } }
+        - { type: CORS, cors: { allowOrigins: [ "https://a.example" ] } }
+      backendRefs:
+        - name: front
+          port: 80
+          filters: [ { type: RequestHeaderModifier, requestHeaderModifier: { set: [ { name: X-C, value: two } ] } } ]
+    - matches: [ { path: { value: /old } } ]
+      filters: [ { type: RequestRedirect, requestRedirect: { hostname: c.example } } ]
+"#;
+
+    #[test]
+    fn filters_are_shown_in_the_order_in_which_they_act_with_their_defaults() {
+        let shown = |key: &str| -> Vec<String> {
+            let places = effective(&set(FILTERED), &key.parse().unwrap()).unwrap();
+            let lines = places.iter().flat_map(|place| {
+                let fields = place.fields.iter();
+                let own = fields.filter(|one| matches!(one.from, Origin::Rule(_)));
+                own.map(|one| format!("{} | {} {}", place.place, one.field, one.value))
+            });
+            lines.collect()
+        };
+        let all = "HTTPRoute/shop/r: rule all for Service front | ";
+        let wanted = [
+            format!("{all}timeouts.request \"2s\""),
+            format!(
+                "{all}filters.cors {{\"allowOrigins\":[\"https://a.example\"],\"allowCredentials\":false,\"maxAge\":5}}"
+            ),
+            format!(
+                "{all}filters.requestHeaderModifier {{\"add\":[{{\"name\":\"X-A\",\"value\":\"one\"}}]}}"
+            ),
+            format!("{all}filters.urlRewrite {{\"hostname\":\"b.example\"}}"),
+            format!(
+                "{all}filters.requestMirror {{\"backendRef\":{{\"name\":\"front\",\"port\":80}},\"percent\":100}}"
+            ),
+            format!(
+                "{all}filters.requestMirror {{\"backendRef\":{{\"name\":\"front\",\"port\":80}},\"fraction\":{{\"numerator\":1,\"denominator\":3}}}}"
+            ),
+            format!("{all}filters.responseHeaderModifier {{\"remove\":[\"X-B\"]}}"),
+            "HTTPRoute/shop/r: rules[1] for Service front | filters.requestRedirect {\"hostname\":\"c.example\",\"statusCode\":302}".to_owned(),
+            "HTTPRoute/shop/r: rule all for Service front, backend front.shop:80 | filters.requestHeaderModifier {\"set\":[{\"name\":\"X-C\",\"value\":\"two\"}]}".to_owned(),
+        ];
+        let mut at_route = shown("HTTPRoute/shop/r");
+        assert_eq!(at_route, wanted);
+        // At the Service the backend stands with its rule.
+        at_route.swap(7, 8);
+        assert_eq!(shown("Service/shop/front"), at_route);
     }
 }

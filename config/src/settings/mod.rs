@@ -31,5 +31,6 @@ pub use service::{ConfigSettings, load_config};
 pub use standard_environment::Standard;
 pub use traces::{OtlpProtocol, RawTraces, Traces};
 pub use values::{
-    AdminSocket, DurationText, HostPort, ListenAddress, LocalAddress, ServiceReference, ValueError,
+    AdminSocket, ApplicationAddress, DurationText, HostPort, ListenAddress, LocalAddress,
+    ServiceReference, ValueError,
 };

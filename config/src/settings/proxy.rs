@@ -84,14 +84,14 @@ pub struct InboundService {
     pub service: ServiceReference,
     /// Its port, as callers know it.
     pub port: u16,
-    /// Where the application listens.
-    pub application: LocalAddress,
+    /// Where the application listens, if there is one.
+    pub application: Option<LocalAddress>,
     /// Where callers without mutual TLS come, while the Service takes them.
     pub plaintext: Option<SocketAddr>,
     /// Whether it gets the field `Via`.
     pub send_via: bool,
-    /// How it is asked whether it is able to serve.
-    pub health: HealthCheck,
+    /// How it is asked whether it is able to serve, if there is one.
+    pub health: Option<HealthCheck>,
     /// What this endpoint says of itself to callers.
     pub details: Details,
 }
@@ -261,7 +261,8 @@ fn parse_inbound(raw: RawInbound, connect: Duration) -> Result<Inbound, Problem>
     for (index, raw) in raw_services.into_iter().enumerate() {
         let field = |key: &str| format!("inbound.services[{index}].{key}");
         check_port(field("port"), raw.port)?;
-        if let LocalAddress::Tcp(address) = &raw.application {
+        let application = raw.application.address();
+        if let Some(LocalAddress::Tcp(address)) = &application {
             check_port(field("application"), address.port())?;
         }
         if !seen.insert((raw.service.clone(), raw.port)) {
@@ -270,9 +271,23 @@ fn parse_inbound(raw: RawInbound, connect: Duration) -> Result<Inbound, Problem>
                 format!("{}:{} stands here twice: keep one", raw.service, raw.port),
             ));
         }
-        let health = match raw.health {
-            Some(written) => health::parse(written, &raw.application, &field("health"))?,
-            None => HealthCheck::connects(raw.application.clone(), connect),
+        let without = |key: &str, is_written| match is_written {
+            true => Err(Problem::new(
+                field(key),
+                "application: none leaves nothing for it: remove one of the two".to_owned(),
+            )),
+            false => Ok(()),
+        };
+        let health = match (&application, raw.health) {
+            (Some(application), Some(written)) => {
+                Some(health::parse(written, application, &field("health"))?)
+            }
+            (Some(application), None) => Some(HealthCheck::connects(application.clone(), connect)),
+            (None, written) => {
+                without("health", written.is_some())?;
+                without("plaintext_listen", raw.plaintext_listen.is_some())?;
+                None
+            }
         };
         services.push(InboundService {
             health,
@@ -282,7 +297,7 @@ fn parse_inbound(raw: RawInbound, connect: Duration) -> Result<Inbound, Problem>
             },
             service: raw.service,
             port: raw.port,
-            application: raw.application,
+            application,
             plaintext: raw.plaintext_listen.map(|listen| listen.0),
             send_via: raw.send_via.unwrap_or(true),
         });

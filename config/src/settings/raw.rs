@@ -13,7 +13,8 @@ use crate::table::{Labels, Locality, Weight};
 use super::standard_environment::{self, Standard};
 use super::traces::RawTraces;
 use super::values::{
-    AdminSocket, DurationText, HostPort, ListenAddress, LocalAddress, ServiceReference,
+    AdminSocket, ApplicationAddress, DurationText, HostPort, ListenAddress, LocalAddress,
+    ServiceReference,
 };
 
 /// One layer of settings: knows its keys, and which of its values are relative paths.
@@ -132,7 +133,7 @@ pub struct RawService {
     /// Its port, as callers know it.
     pub port: u16,
     /// Where the application listens.
-    pub application: LocalAddress,
+    pub application: ApplicationAddress,
     /// See [`super::InboundService::plaintext`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plaintext_listen: Option<ListenAddress>,

@@ -230,6 +230,55 @@ impl fmt::Display for LocalAddress {
     }
 }
 
+/// Where the application of a service listens: an address, or `none` where there is none, as behind a sidecar
+/// that only sends outside of the mesh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ApplicationAddress {
+    /// There is no application.
+    None,
+    /// There.
+    At(LocalAddress),
+}
+
+impl ApplicationAddress {
+    /// Puts a relative socket path under `base`.
+    pub(super) fn resolve(&mut self, base: &Path) {
+        match self {
+            Self::None => {}
+            Self::At(address) => address.resolve(base),
+        }
+    }
+
+    /// The address, if there is an application.
+    pub(super) fn address(self) -> Option<LocalAddress> {
+        match self {
+            Self::None => None,
+            Self::At(address) => Some(address),
+        }
+    }
+}
+
+impl FromStr for ApplicationAddress {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "none" => Ok(Self::None),
+            _ => text.parse().map(Self::At),
+        }
+    }
+}
+
+impl fmt::Display for ApplicationAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::At(address) => address.fmt(f),
+        }
+    }
+}
+
 /// The Unix socket of a sidecar's admin endpoint: a path, or `off`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -344,6 +393,7 @@ macro_rules! text_conversions {
 }
 text_conversions!(
     AdminSocket,
+    ApplicationAddress,
     DurationText,
     HostPort,
     ListenAddress,

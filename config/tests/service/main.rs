@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use weft_config::client::{Health, Subscription, SubscriptionSettings};
 use weft_config::table::Table;
 
-use world::{PATIENCE, SIDECAR, Sidecar, World, ZONE, apply, endpoints, name};
+use world::{PATIENCE, SIDECAR, Shop, Sidecar, World, ZONE, apply, endpoints, name};
 
 const MESH: &str = r#"
 apiVersion: weft.dev/v1alpha1
@@ -273,31 +273,32 @@ async fn a_table_that_cannot_be_decoded_is_refused_at_once_with_the_reason() {
 
 #[tokio::test]
 async fn a_withdrawal_counts_at_once_also_right_after_a_restart_of_the_service() {
-    let mut world = World::start().await;
-    let mut frontend = world.sidecar("frontend", &["orders.shop"], &[]);
-    let orders = world.sidecar("orders", &[], &["orders.shop"]);
-    let acknowledging = (
-        frontend.acknowledge_everything(),
-        orders.acknowledge_everything(),
-    );
-    let mut operator = world.operator("anna").await;
-    apply(&mut operator, MESH).await;
-    orders.handle.set_health(&name("orders.shop"), 80, true);
-    frontend.table(|table| !endpoints(table).is_empty()).await;
-    world.stop().await;
+    let mut shop = Shop::start(MESH).await;
+    shop.world.stop().await;
     // Its report is the first that the new service gets of it.
-    orders.handle.set_health(&name("orders.shop"), 80, false);
-    world.serve().await;
+    shop.orders
+        .handle
+        .set_health(&name("orders.shop"), 80, false);
+    shop.world.serve().await;
     let started = tokio::time::Instant::now();
-    frontend.table(|table| endpoints(table).is_empty()).await;
+    shop.frontend
+        .table(|table| endpoints(table).is_empty())
+        .await;
     assert!(started.elapsed() < weft_config::limits::LEASE);
     // And it takes it back as quickly.
-    orders.handle.set_health(&name("orders.shop"), 80, true);
-    frontend.table(|table| !endpoints(table).is_empty()).await;
-    orders.handle.set_health(&name("orders.shop"), 80, false);
-    frontend.table(|table| endpoints(table).is_empty()).await;
+    shop.orders
+        .handle
+        .set_health(&name("orders.shop"), 80, true);
+    shop.frontend
+        .table(|table| !endpoints(table).is_empty())
+        .await;
+    shop.orders
+        .handle
+        .set_health(&name("orders.shop"), 80, false);
+    shop.frontend
+        .table(|table| endpoints(table).is_empty())
+        .await;
     assert!(started.elapsed() < weft_config::limits::LEASE);
-    drop(acknowledging);
 }
 
 #[tokio::test]

@@ -3,36 +3,30 @@
 use weft_config::server::{ConfigServeSettings, ConfigServer, ServeError, backup, restore};
 
 use crate::MESH;
-use crate::world::{Authority, World, apply, endpoints, name};
+use crate::world::{Authority, Shop, World, apply, endpoints};
 
 #[tokio::test]
 async fn a_restarted_service_loses_nothing_and_causes_no_gap() {
-    let mut world = World::start().await;
-    let mut frontend = world.sidecar("frontend", &["orders.shop"], &[]);
-    let orders = world.sidecar("orders", &[], &["orders.shop"]);
-    let acknowledging = (
-        frontend.acknowledge_everything(),
-        orders.acknowledge_everything(),
-    );
-    let mut operator = world.operator("anna").await;
-    apply(&mut operator, MESH).await;
-    orders.handle.set_health(&name("orders.shop"), 80, true);
-    frontend.table(|table| !endpoints(table).is_empty()).await;
+    let mut shop = Shop::start(MESH).await;
     // The workload goes away together with the service, so it cannot register again.
-    let gone = orders.stop_hard();
-    world.restart().await;
-    let mut operator = world.operator("anna").await;
+    let _gone = shop.orders.stop_hard();
+    shop.world.restart().await;
+    let mut operator = shop.world.operator("anna").await;
     let more = "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {name: more, namespace: shop}\n\
                 spec: {ports: [{port: 80, protocol: http}]}\n";
     assert_eq!(apply(&mut operator, more).await.revision.unwrap().number, 2);
-    let table = frontend.table(|table| table.revision.number == 2).await;
+    let table = shop
+        .frontend
+        .table(|table| table.revision.number == 2)
+        .await;
     assert_eq!(
         endpoints(&table),
         ["10.0.0.1:6143"],
         "it is known until a lease has passed"
     );
-    frontend.table(|table| endpoints(table).is_empty()).await;
-    drop((gone, acknowledging));
+    shop.frontend
+        .table(|table| endpoints(table).is_empty())
+        .await;
 }
 
 #[tokio::test]

@@ -140,6 +140,34 @@ impl World {
     }
 }
 
+/// `orders` with one healthy endpoint, which `frontend` knows. Both acknowledge what they get.
+pub(crate) struct Shop {
+    pub(crate) world: World,
+    pub(crate) frontend: Sidecar,
+    pub(crate) orders: Sidecar,
+    _acknowledging: [JoinSet<()>; 2],
+}
+
+impl Shop {
+    /// With these resources.
+    pub(crate) async fn start(resources: &str) -> Self {
+        let world = World::start().await;
+        let mut frontend = world.sidecar("frontend", &["orders.shop"], &[]);
+        let orders = world.sidecar("orders", &[], &["orders.shop"]);
+        let acknowledging = [&frontend, &orders].map(Sidecar::acknowledge_everything);
+        let mut operator = world.operator("anna").await;
+        apply(&mut operator, resources).await;
+        orders.handle.set_health(&name("orders.shop"), 80, true);
+        frontend.table(|table| !endpoints(table).is_empty()).await;
+        Self {
+            world,
+            frontend,
+            orders,
+            _acknowledging: acknowledging,
+        }
+    }
+}
+
 pub(crate) struct Sidecar {
     pub(crate) handle: SubscriptionHandle,
     pub(crate) tables: watch::Receiver<Option<Arc<Table>>>,

@@ -9,6 +9,7 @@ use weft_config::settings::LocalAddress;
 
 use crate::directory::Directory;
 use crate::failure::Reason;
+use crate::inbound::authorise::takes_plaintext;
 use crate::outbound::route::{Destination, address};
 use crate::worker::Shared;
 
@@ -61,14 +62,21 @@ fn outlook(
 }
 
 /// Each service that the settings serve. `problem` says why a service is not registered; `status` is that of
-/// the control plane.
-pub(super) fn registrations(shared: &Shared, status: &Value) -> Value {
+/// the control plane. `plaintext` is its listener for callers without mutual TLS, and why it takes none.
+pub(super) fn registrations(shared: &Shared, directory: &Directory, status: &Value) -> Value {
+    let table = directory.table.as_deref();
     let rows = shared.served.iter().map(|service| {
         let problem = &status["registration_problems"][&*service.label];
+        let plaintext = service.plaintext.listen().map(|listen| {
+            let refusal = takes_plaintext(table, &service.name).err();
+            let why = refusal.map(|failure| failure.detail.into_owned());
+            json!({ "listen": listen.to_string(), "problem": why })
+        });
         json!({
             "service": &*service.label,
-            "application": service.application.to_string(),
+            "application": service.application.as_ref().map_or("none".to_owned(), ToString::to_string),
             "problem": problem,
+            "plaintext": plaintext,
         })
     });
     Value::Array(rows.collect())

@@ -29,8 +29,8 @@ use state::{Health, Standing};
 /// The health of one application as operators see it.
 #[derive(Debug)]
 pub(crate) struct ShownHealth {
-    /// How it is asked.
-    check: HealthCheck,
+    /// How it is asked, if there is any.
+    check: Option<HealthCheck>,
     shown: Mutex<Shown>,
     /// How checks ended, in the order of [`CheckResult::ALL`].
     results: [AtomicU64; CheckResult::ALL.len()],
@@ -46,7 +46,7 @@ struct Shown {
 
 impl ShownHealth {
     /// Of an application that was not asked yet.
-    pub(crate) fn new(check: HealthCheck, now: Instant) -> Self {
+    pub(crate) fn new(check: Option<HealthCheck>, now: Instant) -> Self {
         Self {
             check,
             shown: Mutex::new(Shown {
@@ -85,7 +85,10 @@ impl ShownHealth {
     }
 
     fn question(&self) -> String {
-        health_question(&self.check)
+        match &self.check {
+            Some(check) => health_question(check),
+            None => "none: there is no application".to_owned(),
+        }
     }
 
     fn count(&self, result: &Result<(), Failed>) {
@@ -160,17 +163,23 @@ async fn ask(
     control: Arc<dyn ControlPlane>,
 ) {
     let health = &service.health;
+    let Some(asked) = &health.check else {
+        table::named(&mut snapshots, &service.name).await;
+        health.show(Standing::In, None, Instant::now());
+        control.set_health(&service.name, service.port, Told::Good);
+        return std::future::pending().await;
+    };
     let was_in = control.is_healthy(&service.name, service.port);
-    let mut state = Health::new(&health.check, was_in, Instant::now());
+    let mut state = Health::new(asked, was_in, Instant::now());
     loop {
         // What the table does not name is denied: callers that learned of this workload before would be
         // refused.
         table::named(&mut snapshots, &service.name).await;
-        let result = check(&health.check).await;
+        let result = check(asked).await;
         let now = Instant::now();
         health.count(&result);
         let failed = result.err().map(|failed| failed.to_string());
-        let change = state.handle(&health.check, failed.is_none(), now);
+        let change = state.handle(asked, failed.is_none(), now);
         health.show(state.standing(), failed.clone(), now);
         if let Some(standing) = change {
             tell(&service, standing, failed.as_deref());
@@ -188,7 +197,7 @@ async fn ask(
         if let Some(told) = told {
             control.set_health(&service.name, service.port, told);
         }
-        tokio::time::sleep(state.pause(&health.check)).await;
+        tokio::time::sleep(state.pause(asked)).await;
     }
 }
 

@@ -79,6 +79,11 @@ impl PlaintextCallers {
         let _ = self.listen.set(address);
     }
 
+    /// Where they come, if this sidecar listens for them.
+    pub(crate) fn listen(&self) -> Option<SocketAddr> {
+        self.listen.get().copied()
+    }
+
     /// A connection from `address` came, which is `taken` or refused.
     pub(crate) fn came(&self, address: IpAddr, taken: bool, now: Instant) -> Arc<PlaintextCaller> {
         let total = if taken { &self.taken } else { &self.refused };

@@ -30,9 +30,7 @@ impl<'s> Meant<'s> {
         head: &Parts,
         directory: &Directory,
     ) -> Result<Self, Failure> {
-        let mut named = head.headers.get_all(WEFT_SERVICE).iter();
-        if let (Some(label), None) = (named.next(), named.next())
-            && let Some(leaving) = directory.leaving(label.as_bytes())
+        if let Some(leaving) = leaving(head, directory)
             && let Some(service) = served.find_port(&leaving.via.0, leaving.via.1)
         {
             // What is outside may be told the authority.
@@ -106,5 +104,85 @@ impl<'s> Meant<'s> {
             let through = via.ports.get(&leaving.number);
             via.here && via.service == *name && through == Some(&port)
         })
+    }
+}
+
+/// What is outside and named by the head. Most sidecars send nothing outside, and look for no name.
+fn leaving<'d>(head: &Parts, directory: &'d Directory) -> Option<&'d Arc<Leaving>> {
+    if !directory.has_leaving() {
+        return None;
+    }
+    let mut named = head.headers.get_all(WEFT_SERVICE).iter();
+    match (named.next(), named.next()) {
+        (Some(label), None) => directory.leaving(label.as_bytes()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use weft_config::table::{External, Port, Service, Via};
+
+    use super::*;
+    use crate::directory::tests::{after, name, table};
+
+    /// `pay.shop:443`, outside of the mesh, which is sent through this port of `orders`.
+    fn sent_through(via: Option<Via>) -> Table {
+        let mut table = table();
+        let service = Service {
+            ports: [(
+                443,
+                Port::clone(&table.services[&name("solo")].ports[&8080]),
+            )]
+            .into(),
+            external: Some(Arc::new(External {
+                hosts: vec!["pay.example".into()],
+                via,
+                ..External::default()
+            })),
+            authorization: None,
+        };
+        table.services.insert(name("pay"), Arc::new(service));
+        table
+    }
+
+    fn via(service: &str, ports: &[(u16, u16)], here: bool) -> Option<Via> {
+        Some(Via {
+            service: name(service),
+            ports: ports.iter().copied().collect(),
+            here,
+        })
+    }
+
+    #[test]
+    fn a_call_that_leaves_is_allowed_only_while_its_port_is_sent_through_the_service_here() {
+        let through = |via| after(sent_through(via), &Directory::default());
+        let orders = Arc::new(ServedService::for_tests(name("orders"), 80));
+        let served = Served::new(vec![orders], "shop");
+        let head = http::Request::get("https://pay.example/")
+            .version(http::Version::HTTP_3)
+            .header(WEFT_SERVICE, "pay.shop:443");
+        let head = head.body(()).unwrap().into_parts().0;
+        let directory = through(via("orders", &[(443, 80)], true));
+        let meant = Meant::find(&served, &head, &directory).ok().unwrap();
+        assert_eq!(&**meant.label(), "pay.shop:443");
+        assert!(meant.is_sent_by(directory.table.as_deref().unwrap()));
+        for changed in [
+            // A removed port.
+            via("orders", &[], true),
+            via("orders", &[(444, 80)], true),
+            via("orders", &[(443, 81)], true),
+            via("db", &[(443, 80)], true),
+            via("orders", &[(443, 80)], false),
+            None,
+        ] {
+            let table = sent_through(changed.clone());
+            assert!(!meant.is_sent_by(&table), "{changed:?}");
+        }
+        assert!(!meant.is_sent_by(&table()));
+        // Nothing leaves by a sidecar that sends nothing outside.
+        assert!(Meant::find(&served, &head, &through(None)).is_err());
     }
 }

@@ -51,7 +51,7 @@ use weft_transport::locks::lock;
 pub(crate) struct Inbound {
     worker: Arc<Worker>,
     /// Parallel to the served services.
-    applications: Vec<Arc<Application>>,
+    applications: Vec<Option<Arc<Application>>>,
 }
 
 /// One connected peer.
@@ -211,13 +211,14 @@ impl Inbound {
     pub(crate) fn new(worker: Arc<Worker>) -> Self {
         let served = worker.shared.served.iter();
         let applications = served.map(|service| {
-            Arc::new(Application::new(
-                Reached::Here(service.application.clone()),
+            let address = service.application.clone()?;
+            Some(Arc::new(Application::new(
+                Reached::Here(address),
                 &worker.shared.timeouts,
                 Arc::clone(&service.destination.counts),
                 Arc::clone(&worker.room),
                 worker.tasks.clone(),
-            ))
+            )))
         });
         let applications = applications.collect();
         Self {
@@ -232,8 +233,8 @@ impl Inbound {
     }
 
     /// The connections to the applications, to be swept.
-    pub(crate) fn applications(&self) -> &[Arc<Application>] {
-        &self.applications
+    pub(crate) fn applications(&self) -> impl Iterator<Item = &Arc<Application>> {
+        self.applications.iter().flatten()
     }
 
     /// Who gets what is permitted. Without a permit there is no receiver, and so no delivery.
@@ -246,7 +247,13 @@ impl Inbound {
         let application = place.and_then(|place| self.applications.get(place));
         let application = application
             .ok_or_else(|| Failure::new(Reason::Internal, "no application for a served service"))?;
-        debug_assert_eq!(Some(&permit.service().application), application.address());
+        let Some(application) = application else {
+            let label = &permit.service().label;
+            let detail =
+                format!("{label} has no application: its sidecars only send outside of the mesh");
+            return Err(Failure::new(Reason::NoEndpoint, detail));
+        };
+        debug_assert_eq!(permit.service().application.as_ref(), application.address());
         Ok(Receiver::Here(Arc::clone(application)))
     }
 
@@ -396,18 +403,19 @@ impl Inbound {
         };
         service.take_rate(who.rated, &port.traffic)?;
         let policy = &port.traffic.concurrency;
-        let stated = priority(head, policy)?;
-        if who.identity.is_some() {
-            // A stranger does not say itself that its calls are important.
-            ask.priority = stated;
-        }
+        ask.priority = priority(head, policy, who.identity.is_none())?;
         service.start(&Limits::of(policy, max, is_request), &ask)
     }
 }
 
 /// How important a request is: by the header that the policy names, else by its caller's route. Refuses a
-/// field that the application could take for that header.
-fn priority(head: &http::request::Parts, policy: &table::Concurrency) -> Result<Priority, Failure> {
+/// field that the application could take for that header. A stranger does not say itself that its calls are
+/// important.
+fn priority(
+    head: &http::request::Parts,
+    policy: &table::Concurrency,
+    is_stranger: bool,
+) -> Result<Priority, Failure> {
     if let Some(by) = &policy.priority
         && let Some(twin) = head
             .headers
@@ -416,6 +424,9 @@ fn priority(head: &http::request::Parts, policy: &table::Concurrency) -> Result<
     {
         let detail = format!("some applications take the field {twin} for {}", by.header);
         return Err(Failure::new(Reason::BadRequest, detail));
+    }
+    if is_stranger {
+        return Ok(Priority::Normal);
     }
     let named = policy.priority.as_ref().and_then(|by| {
         let value = head.headers.get(by.header.as_str())?.to_str().ok()?;
@@ -475,6 +486,40 @@ mod tests {
         ];
         for (name, size, size_max) in sizes {
             assert!(size <= size_max, "{sizes:?} {name}");
+        }
+    }
+
+    #[test]
+    fn the_priority_is_that_of_the_header_or_the_route_and_a_stranger_states_none() {
+        let policy = table::Concurrency {
+            priority: Some(table::PriorityHeader {
+                header: "x-importance".into(),
+                high: vec!["gold".into()],
+                low: vec!["lead".into()],
+            }),
+            ..table::Concurrency::default()
+        };
+        let stated = |fields: &[(&str, &str)], is_stranger| {
+            let mut head = http::Request::get("/");
+            for (name, value) in fields {
+                head = head.header(*name, *value);
+            }
+            let head = head.body(()).unwrap().into_parts().0;
+            priority(&head, &policy, is_stranger).map_err(|failure| failure.reason)
+        };
+        for (fields, of_peer) in [
+            (&[("x-importance", "gold")][..], Priority::High),
+            (&[("x-importance", "lead")], Priority::Low),
+            (&[("weft-priority", "high")], Priority::High),
+            (&[("weft-priority", "low")], Priority::Low),
+            (&[], Priority::Normal),
+        ] {
+            assert_eq!(stated(fields, false), Ok(of_peer), "{fields:?}");
+            assert_eq!(stated(fields, true), Ok(Priority::Normal), "{fields:?}");
+        }
+        let twin = [("x_importance", "gold")];
+        for is_stranger in [false, true] {
+            assert_eq!(stated(&twin, is_stranger), Err(Reason::BadRequest));
         }
     }
 }

@@ -28,8 +28,8 @@ pub(crate) struct ServedService {
     pub(crate) port: u16,
     /// `orders.shop:80`.
     pub(crate) label: Arc<str>,
-    /// Where the application listens.
-    pub(crate) application: LocalAddress,
+    /// Where the application listens; none where calls only pass, to services outside of the mesh.
+    pub(crate) application: Option<LocalAddress>,
     /// Whether it gets `Via`.
     pub(crate) send_via: bool,
     /// Calls under way, and how many may be.
@@ -52,7 +52,7 @@ impl ServedService {
     pub(crate) fn new(
         name: ServiceName,
         port: u16,
-        (application, check): (LocalAddress, HealthCheck),
+        (application, check): (Option<LocalAddress>, Option<HealthCheck>),
         destinations: &Destinations,
         now: Instant,
     ) -> Self {
@@ -80,7 +80,8 @@ impl ServedService {
         let now = std::time::Instant::now();
         let check = HealthCheck::connects(application.clone(), Duration::from_secs(1));
         let destinations = Destinations::default();
-        Self::new(name, port, (application, check), &destinations, now)
+        let both = (Some(application), Some(check));
+        Self::new(name, port, both, &destinations, now)
     }
 
     /// Counts one more call, unless too many are under way, of its caller or of all.

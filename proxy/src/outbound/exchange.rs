@@ -30,7 +30,7 @@ use crate::record::Record;
 use crate::record::attempt::Ended;
 use crate::resilience::attempts::{Attempts, FailedAttempt, Next, Rules};
 use crate::resilience::deadline::{self, Deadline};
-use crate::resilience::destination::Event;
+use crate::resilience::destination::{Counts, Event};
 use crate::resilience::propagation::TraceId;
 use crate::resilience::retry::RetryAdvice;
 use crate::worker::{Count, Worker};
@@ -273,6 +273,12 @@ impl Exchange {
     pub(super) fn addressed(&self) -> Arc<str> {
         let addressed = self.route.parent.as_ref().unwrap_or(&self.route.cluster);
         Arc::clone(&addressed.label)
+    }
+
+    /// The events of the Service and port that the application addressed.
+    pub(super) fn counts(&self) -> Arc<Counts> {
+        let addressed = self.route.parent.as_ref().unwrap_or(&self.route.cluster);
+        Arc::clone(&addressed.destination.counts)
     }
 
     /// Where it is counted.

@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::http::answer::{self, PROXY_STATUS};
 use crate::http::fields::X_REQUEST_ID;
 use crate::record::{Record, Reply as Kind};
+use crate::resilience::destination::{Counts, Event};
 
 /// See the module.
 #[derive(Debug)]
@@ -40,6 +41,17 @@ impl From<Failure> for Instead {
 }
 
 impl Instead {
+    /// Counts the filter that answers, if one does.
+    pub(super) fn count(&self, counts: &Counts) {
+        match self {
+            Self::Failure(_) => {}
+            Self::Reply(reply) => counts.add(match reply.kind {
+                Kind::Redirect => Event::FilterRedirect,
+                Kind::Preflight => Event::FilterCors,
+            }),
+        }
+    }
+
     /// The response, and what is to be known of it.
     pub(crate) fn respond(self, mut record: Record, grpc: bool) -> Response<ResponseBody> {
         match self {

@@ -257,15 +257,7 @@ impl Permission {
         };
         if let Some(OutsideService { name: None, .. }) = self.cluster.outside.as_deref() {
             let host = self.cluster.outside.as_deref().map(OutsideService::host);
-            if host.is_some_and(|host| is_taken(&directory, table, host)) {
-                let detail = "an ExternalService has this name now: its policies decide";
-                return Err(Failure::new(Reason::Denied, detail));
-            }
-            if !table.egress.is_deny() {
-                return Ok(());
-            }
-            let detail = "the mesh lets no name outside of it pass any more (egress: Deny)";
-            return Err(Failure::new(Reason::Denied, detail));
+            return may_pass(&directory, table, host.unwrap_or_default());
         }
         let name = self.cluster.outside.as_deref();
         let name = name.and_then(|outside| outside.name.as_ref());
@@ -312,11 +304,54 @@ impl Permission {
     }
 }
 
-/// Whether an ExternalService has a name that passed without one.
-fn is_taken(directory: &Directory, table: &Table, host: &str) -> bool {
-    table.closed_hosts.contains(host) || directory.by_host(host).is_some()
+/// Whether a call to a name that no ExternalService had may go on.
+fn may_pass(directory: &Directory, table: &Table, host: &str) -> Result<(), Failure> {
+    let is_taken = table.closed_hosts.contains(host) || directory.by_host(host).is_some();
+    let why = match (is_taken, table.egress.is_deny()) {
+        (false, false) => return Ok(()),
+        (true, _) => "an ExternalService has this name now: its policies decide",
+        (false, true) => "the mesh lets no name outside of it pass any more (egress: Deny)",
+    };
+    Err(Failure::new(Reason::Denied, why))
 }
 
 fn service_of(cluster: &Cluster) -> Option<weft_config::table::ServiceName> {
     cluster.label.rsplit_once(':')?.0.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_config::table::{Egress, External};
+
+    use super::*;
+    use crate::directory::tests::{after, name, table};
+
+    #[test]
+    fn a_name_passes_until_an_external_service_takes_it_or_none_may_pass() {
+        let passes = |change: &dyn Fn(&mut Table)| {
+            let mut table = table();
+            table.egress = Egress::Allow;
+            change(&mut table);
+            let directory = after(table, &Directory::default());
+            let table = directory.table.as_deref().unwrap();
+            may_pass(&directory, table, "pay.example").map_err(|failure| failure.detail)
+        };
+        assert_eq!(passes(&|_| {}), Ok(()));
+        assert_eq!(passes(&|table| table.egress = Egress::Observe), Ok(()));
+        // This sidecar may not call the service that has it.
+        let closed = passes(&|table| table.closed_hosts = ["pay.example".to_owned()].into());
+        // It may.
+        let taken = passes(&|table| {
+            let solo = Arc::make_mut(table.services.get_mut(&name("solo")).unwrap());
+            solo.external = Some(Arc::new(External {
+                hosts: vec!["pay.example".into()],
+                ..External::default()
+            }));
+        });
+        for taken in [closed, taken] {
+            assert!(taken.unwrap_err().contains("ExternalService"));
+        }
+        let denied = passes(&|table| table.egress = Egress::Deny);
+        assert!(denied.unwrap_err().contains("egress: Deny"));
+    }
 }

@@ -113,7 +113,8 @@ fn find_route(
             authority: written,
             label: &port.cluster.label,
         };
-        routed::answer(&stage.filters, head, addressed, &rule.route)?;
+        let answered = routed::answer(&stage.filters, head, addressed, &rule.route);
+        answered.inspect_err(|instead| instead.count(&port.cluster.destination.counts))?;
     }
     let route = match rule.and_then(|rule| Some((rule, rule.sessions.as_ref()?))) {
         // Most requests have none.
@@ -121,12 +122,12 @@ fn find_route(
         Some((rule, sessions)) => {
             let (wall, counts) = (wall_clock(), &port.cluster.destination.counts);
             let now = record.started;
-            let seat = session::seek(rule, sessions, &head.headers, (wall, now), counts);
-            let session = Session::new(rule, sessions, seat.as_ref(), wall, counts);
+            let sought = session::seek(rule, sessions, &head.headers, (wall, now), counts);
+            let session = Session::new(rule, sessions, &sought, wall, counts);
             let random = &mut *lock(&worker.random);
             Route {
                 session: Some(Box::new(session)),
-                ..route::lead(port, Some(rule), seat.as_ref(), now, random)?
+                ..route::lead(port, Some(rule), sought.seat.as_ref(), now, random)?
             }
         }
     };

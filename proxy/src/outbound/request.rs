@@ -46,7 +46,9 @@ pub(super) async fn serve(
             return Ok(by_revision(worker, revision, instead.respond(record, grpc)));
         }
     };
-    let answered = match filters::apply(&mut exchange, started).await {
+    let filtered = filters::apply(&mut exchange, started).await;
+    routed::tell(&exchange, &mut record);
+    let answered = match filtered {
         Ok(now) => {
             exchange.take_body(body);
             mirror::send_bodiless(&mut exchange);
@@ -62,7 +64,7 @@ pub(super) async fn serve(
         Ok(answered) => relay(&exchange, answered, record, version),
         Err(instead) => {
             let mut response = instead.respond(record, grpc);
-            routed::apply_to_answer(&exchange, response.headers_mut(), true);
+            let _ = routed::apply_to_answer(&exchange, response.headers_mut(), true);
             response
         }
     };
@@ -97,7 +99,10 @@ fn relay(
     record.failure = answer::told(&head.headers, head.status);
     record.serving = ServingTime::told(&head.headers);
     fields::strip(&mut head.headers);
-    routed::apply_to_answer(exchange, &mut head.headers, record.failure.is_some());
+    let is_of_mesh = record.failure.is_some();
+    if let Some(acted) = routed::apply_to_answer(exchange, &mut head.headers, is_of_mesh) {
+        record.routed().filters.push(acted);
+    }
     if head.status.is_server_error()
         && let Some(id) = &record.request_id
     {
@@ -110,9 +115,11 @@ fn relay(
         say_times(&mut head.headers, &record);
     }
     if let Some(session) = &exchange.route.session {
-        let (is_of_mesh, random) = (record.failure.is_some(), &exchange.worker.random);
-        let headers = &mut head.headers;
-        session.conclude(&answered.flight, is_of_mesh, headers, &mut *lock(random));
+        let (headers, random) = (&mut head.headers, &mut *lock(&exchange.worker.random));
+        let became = session.conclude(&answered.flight, is_of_mesh, headers, random);
+        if let Some(became) = became {
+            record.routed().session(became);
+        }
     }
     record.status = head.status.as_u16();
     let (ended, length) = (

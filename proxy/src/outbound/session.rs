@@ -31,12 +31,47 @@ pub(crate) struct Seat {
     pub(crate) endpoint: usize,
 }
 
+/// What [`seek`] found.
+#[derive(Default)]
+pub(crate) struct Sought {
+    /// The endpoint that the request has to go to.
+    pub(crate) seat: Option<Seat>,
+    /// Why the request's token leads to none, if it has one.
+    pub(crate) setback: Option<Setback>,
+}
+
+/// Why the token of a request leads to no endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Setback {
+    /// It counts as none.
+    Ignored(TokenFault),
+    /// Its endpoint is not there.
+    Gone,
+    /// Its endpoint is out of rotation.
+    Out,
+}
+
+impl Setback {
+    /// As what it is counted.
+    pub(super) fn event(self) -> Event {
+        match self {
+            Self::Ignored(TokenFault::Malformed) => Event::TokenMalformed,
+            Self::Ignored(TokenFault::Unauthentic) => Event::TokenUnauthentic,
+            Self::Ignored(TokenFault::Expired) => Event::TokenExpired,
+            Self::Gone => Event::SessionMovedGone,
+            Self::Out => Event::SessionMovedOut,
+        }
+    }
+}
+
 /// The session of one request.
 #[derive(Clone)]
 pub(crate) struct Session {
     sessions: Arc<Sessions>,
     /// The endpoint that it has, if it has one: its place, and what tells it from others.
     held: Option<(usize, Arc<Standing>)>,
+    /// Why the token of the request led to none.
+    setback: Option<Setback>,
     /// Whether another endpoint of the same backend may get a session.
     may_start: bool,
     /// When the request came, in seconds since 1970.
@@ -46,14 +81,15 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Of a request by a rule, with the endpoint that [`seek`] found.
+    /// Of a request by a rule, with what [`seek`] found.
     pub(crate) fn new(
         rule: &Rule,
         sessions: &Arc<Sessions>,
-        seat: Option<&Seat>,
+        sought: &Sought,
         now: u64,
         counts: &Arc<Counts>,
     ) -> Self {
+        let seat = sought.seat.as_ref();
         let held = seat.and_then(|seat| {
             let endpoint = seat.cluster.endpoints.get(seat.endpoint)?;
             Some((seat.endpoint, Arc::clone(&endpoint.standing)))
@@ -62,6 +98,7 @@ impl Session {
         Self {
             sessions: Arc::clone(sessions),
             held,
+            setback: sought.setback,
             may_start: backend.is_none_or(|backend| backend.weight > 0),
             now,
             counts: Arc::clone(counts),
@@ -73,26 +110,32 @@ impl Session {
         self.held.as_ref().map(|(place, _)| *place)
     }
 
+    /// Why the token of the request led to no endpoint, if it has one.
+    pub(super) fn setback(&self) -> Option<Setback> {
+        self.setback
+    }
+
     /// Tells the client of a session that began. An answer of the mesh (`is_of_mesh`) begins none, as no
-    /// application knows of the request.
+    /// application knows of the request. Returns what became of the session, if that was not known before.
     pub(super) fn conclude(
         &self,
         flight: &Flight,
         is_of_mesh: bool,
         answer: &mut HeaderMap,
         random: &mut impl Rng,
-    ) {
-        let Some((cluster, endpoint)) = flight.place() else {
-            return;
-        };
+    ) -> Option<Event> {
+        let (cluster, endpoint) = flight.place()?;
+        let mut became = None;
         if let Some((_, held)) = &self.held {
             if Arc::ptr_eq(held, &endpoint.standing) {
-                return self.counts.add(Event::SessionKept);
+                self.counts.add(Event::SessionKept);
+                return Some(Event::SessionKept);
             }
             self.counts.add(Event::SessionMovedFailed);
+            became = Some(Event::SessionMovedFailed);
         }
         if is_of_mesh || !self.may_start {
-            return;
+            return became;
         }
         let token = SessionToken {
             started: self.now,
@@ -103,7 +146,9 @@ impl Session {
             && write(&self.sessions.persistence, &text, answer)
         {
             self.counts.add(Event::SessionStarted);
+            return became.or(Some(Event::SessionStarted));
         }
+        became
     }
 }
 
@@ -115,7 +160,14 @@ pub(crate) fn seek(
     headers: &HeaderMap,
     (wall, now): (u64, Instant),
     counts: &Counts,
-) -> Option<Seat> {
+) -> Sought {
+    let setback = |why: Setback| {
+        counts.add(why.event());
+        Sought {
+            seat: None,
+            setback: Some(why),
+        }
+    };
     let mut fault = None;
     let texts = texts(&sessions.persistence.carrier, headers);
     let timeout = sessions.persistence.timeout;
@@ -127,26 +179,21 @@ pub(crate) fn seek(
         });
     let Some(token) = opened.next() else {
         drop(opened);
-        if let Some(fault) = fault {
-            counts.add(match fault {
-                TokenFault::Malformed => Event::TokenMalformed,
-                TokenFault::Unauthentic => Event::TokenUnauthentic,
-                TokenFault::Expired => Event::TokenExpired,
-            });
-        }
-        return None;
+        let fault = fault.map(Setback::Ignored);
+        return fault.map_or_else(Sought::default, setback);
     };
     let backends = rule.rule.backends.iter().zip(&rule.backends).enumerate();
     let mut seats = backends.filter_map(|(place, both)| seat(place, both, &token));
     let Some(seat) = seats.next() else {
-        counts.add(Event::SessionMovedGone);
-        return None;
+        return setback(Setback::Gone);
     };
     if !takes(&seat.cluster, seat.endpoint, now) {
-        counts.add(Event::SessionMovedOut);
-        return None;
+        return setback(Setback::Out);
     }
-    Some(seat)
+    Sought {
+        seat: Some(seat),
+        setback: None,
+    }
 }
 
 /// The endpoint of a token at a backend, or at the service that takes over for it.
@@ -255,6 +302,7 @@ mod tests {
     struct Went {
         workload: String,
         told: Option<String>,
+        became: Option<Event>,
     }
 
     impl Worker {
@@ -360,9 +408,10 @@ mod tests {
             let counts = &port.cluster.destination.counts;
             let rule = rule(port, &head, None).unwrap().unwrap();
             let sessions = rule.sessions.as_ref().unwrap();
-            let seat = seek(rule, sessions, &head.headers, (wall, now), counts);
-            let session = Session::new(rule, sessions, seat.as_ref(), wall, counts);
-            let route: Route = lead(port, Some(rule), seat.as_ref(), now, &mut random).unwrap();
+            let sought = seek(rule, sessions, &head.headers, (wall, now), counts);
+            let session = Session::new(rule, sessions, &sought, wall, counts);
+            let seat = sought.seat.as_ref();
+            let route: Route = lead(port, Some(rule), seat, now, &mut random).unwrap();
             let mut criteria = Criteria {
                 tried: TriedEndpoints::default(),
                 key: None,
@@ -371,25 +420,28 @@ mod tests {
             };
             let mut answer = HeaderMap::new();
             let mut workload = String::new();
+            let mut became = None;
             for attempt in 0..=failing {
                 let index = pick(&route.cluster, &criteria, now, &mut random).unwrap();
                 criteria.tried.add(index);
                 let flight = route.cluster.start(index, now).unwrap();
                 if attempt == failing {
                     workload = route.cluster.endpoints[index].workload.to_string();
-                    session.conclude(&flight, false, &mut answer, &mut random);
+                    became = session.conclude(&flight, false, &mut answer, &mut random);
                 }
             }
             let told = answer.values().next();
             Went {
                 workload,
                 told: told.map(|value| value.to_str().unwrap().to_owned()),
+                became,
             }
         }
 
         /// The token that a first request gets, and where it went.
         fn begin(&mut self) -> (String, String) {
             let went = self.ask("/v", &[], 0);
+            assert_eq!(went.became, Some(Event::SessionStarted));
             let told = went.told.unwrap();
             let pair = told.split(';').next().unwrap().to_owned();
             (pair, went.workload)
@@ -412,6 +464,7 @@ mod tests {
                 let kept = Went {
                     workload: workload.clone(),
                     told: None,
+                    became: Some(Event::SessionKept),
                 };
                 assert_eq!(went, kept);
             }
@@ -459,6 +512,7 @@ mod tests {
         let went = worker.ask("/v", &[("cookie", &pair)], 1);
         assert_eq!(went.workload, other);
         assert!(went.told.is_some());
+        assert_eq!(went.became, Some(Event::SessionMovedFailed));
         assert_eq!(worker.count(Event::SessionMovedFailed), 1);
         // It is out of rotation.
         let port = worker.port();
@@ -603,7 +657,7 @@ mod tests {
         let rule = &port.rules[0];
         let sessions = rule.sessions.as_ref().unwrap();
         let counts = &port.cluster.destination.counts;
-        let session = Session::new(rule, sessions, None, 5, counts);
+        let session = Session::new(rule, sessions, &Sought::default(), 5, counts);
         let cluster = rule.backends[0].cluster.clone().unwrap();
         let flight = cluster.start(0, worker.now()).unwrap();
         let mut answer = HeaderMap::new();

@@ -10,8 +10,9 @@ use std::time::Instant;
 use weft_config::table::{RetryBudget, RouteRule, Router};
 use weft_transport::locks::lock;
 use weft_transport::metrics::{
-    ADAPTIVE_ACTS, EJECTIONS, FAILOVERS, FAULTS, HEDGES, MIRRORED, Metric, OVERLOAD, OVERRIDES,
-    RESENT, RETRIED, RETRIES, RETRIES_WITHHELD, RETURNS, SESSION_TOKENS_IGNORED, SESSIONS, WAITED,
+    ADAPTIVE_ACTS, EJECTIONS, FAILOVERS, FAULTS, FILTERED, HEDGES, MIRRORED, Metric, OVERLOAD,
+    OVERRIDES, RESENT, RETRIED, RETRIES, RETRIES_WITHHELD, RETURNS, SESSION_TOKENS_IGNORED,
+    SESSIONS, WAITED,
 };
 
 use super::attempts::{Next, WithheldReason};
@@ -106,6 +107,7 @@ pub(crate) enum Event {
     MirrorFailed,
     MirrorCrowded,
     MirrorBody,
+    MirrorFailing,
     SessionStarted,
     SessionKept,
     SessionMovedGone,
@@ -114,9 +116,21 @@ pub(crate) enum Event {
     TokenMalformed,
     TokenUnauthentic,
     TokenExpired,
+    FilterCors,
+    FilterRedirect,
+    FilterRequestHeaders,
+    FilterRewrite,
+    FilterMirror,
+    FilterResponseHeaders,
 }
 
 impl Event {
+    /// The first label of its metric after that of the destination: logs call it the same.
+    pub(crate) fn label(self) -> &'static str {
+        let (_, labels) = MEANINGS[self as usize];
+        labels.first().copied().unwrap_or_default()
+    }
+
     /// The event to count for the step after an attempt, if there is one.
     pub(crate) fn of(next: &Next, cause: RetryCause) -> Option<Self> {
         Some(match (next, cause) {
@@ -140,7 +154,7 @@ impl Event {
 type Meaning = (&'static Metric, &'static [&'static str]);
 
 /// Parallel to [`Event`].
-const MEANINGS: [Meaning; 59] = [
+const MEANINGS: [Meaning; 66] = [
     (&RETRIES, &["not_reached"]),
     (&RETRIES, &["unprocessed"]),
     (&RETRIES, &["reset"]),
@@ -192,6 +206,7 @@ const MEANINGS: [Meaning; 59] = [
     (&MIRRORED, &["failed"]),
     (&MIRRORED, &["crowded"]),
     (&MIRRORED, &["body"]),
+    (&MIRRORED, &["failing"]),
     (&SESSIONS, &["started"]),
     (&SESSIONS, &["kept"]),
     (&SESSIONS, &["moved_gone"]),
@@ -200,6 +215,12 @@ const MEANINGS: [Meaning; 59] = [
     (&SESSION_TOKENS_IGNORED, &["malformed"]),
     (&SESSION_TOKENS_IGNORED, &["unauthentic"]),
     (&SESSION_TOKENS_IGNORED, &["expired"]),
+    (&FILTERED, &["CORS"]),
+    (&FILTERED, &["RequestRedirect"]),
+    (&FILTERED, &["RequestHeaderModifier"]),
+    (&FILTERED, &["URLRewrite"]),
+    (&FILTERED, &["RequestMirror"]),
+    (&FILTERED, &["ResponseHeaderModifier"]),
 ];
 
 /// Counts of one destination.
@@ -290,6 +311,10 @@ mod tests {
                 ("weft_failovers_total", &[][..]),
                 ("weft_overload_total", observed)
             ]
+        );
+        assert_eq!(
+            Event::FilterResponseHeaders.label(),
+            "ResponseHeaderModifier"
         );
         for ((metric, labels), count) in counts.iter() {
             let all = [&["orders.shop:80"], labels].concat();

@@ -78,14 +78,14 @@ impl Fabric {
                 .map(|(service, application)| InboundService {
                     service: service.parse().unwrap(),
                     port: 80,
-                    application: LocalAddress::Tcp(*application),
+                    application: Some(LocalAddress::Tcp(*application)),
                     plaintext: None,
                     send_via: true,
                     details: Details::default(),
-                    health: HealthCheck::connects(
+                    health: Some(HealthCheck::connects(
                         LocalAddress::Tcp(*application),
                         Duration::from_secs(1),
-                    ),
+                    )),
                 })
                 .collect(),
         });

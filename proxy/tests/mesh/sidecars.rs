@@ -124,11 +124,14 @@ impl Mesh {
         let service = |name: &str, port, application| InboundService {
             service: name.parse().unwrap(),
             port,
-            application: LocalAddress::Tcp(application),
+            application: Some(LocalAddress::Tcp(application)),
             plaintext: None,
             send_via: true,
             details: Details::default(),
-            health: HealthCheck::connects(LocalAddress::Tcp(application), Duration::from_secs(1)),
+            health: Some(HealthCheck::connects(
+                LocalAddress::Tcp(application),
+                Duration::from_secs(1),
+            )),
         };
         settings.inbound = Some(Inbound {
             listen: loopback(),

@@ -256,6 +256,8 @@ fn ports(settings: &ProxySettings) -> Vec<Port> {
         let bound = UdpSocket::bind(inbound.listen).map(drop);
         let holder = || holders::at(SocketKind::Udp, inbound.listen);
         ports.push(port("inbound", inbound.listen.to_string(), bound, holder));
+        let plaintext = inbound.services.iter().filter_map(|one| one.plaintext);
+        ports.extend(plaintext.map(|listen| tcp_port("plaintext", listen)));
     }
     for listener in &settings.outbound {
         ports.push(match &listener.listen {
@@ -315,10 +317,13 @@ async fn applications(settings: &ProxySettings) -> Vec<Application> {
         .iter()
         .flat_map(|inbound| &inbound.services)
     {
+        let Some(health) = &service.health else {
+            continue;
+        };
         found.push(Application {
             service: format!("{}:{}", service.service, service.port),
-            asked: weft_proxy::health_question(&service.health),
-            answered: weft_proxy::ask_health(&service.health).await,
+            asked: weft_proxy::health_question(health),
+            answered: weft_proxy::ask_health(health).await,
         });
     }
     found

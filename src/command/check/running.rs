@@ -78,8 +78,10 @@ impl Running {
 
     /// Every address that it listens on. If its settings name others, they were changed since its start.
     pub fn listens_on(&self, address: &str) -> bool {
-        let mut listeners = rows(&self.dump["listeners"]).map(|row| text(&row["listen"]));
-        self.dump["listen"] == address || listeners.any(|one| one == address)
+        let listeners = rows(&self.dump["listeners"]).map(|row| text(&row["listen"]));
+        let served = rows(&self.dump["registrations"]);
+        let plaintext = served.map(|row| text(&row["plaintext"]["listen"]));
+        self.dump["listen"] == address || listeners.chain(plaintext).any(|one| one == address)
     }
 
     /// All findings.
@@ -93,6 +95,7 @@ impl Running {
         findings.push(self.judge_table());
         let registrations = rows(&self.dump["registrations"]);
         findings.extend(registrations.map(|row| self.judge_registration(row)));
+        findings.extend(rows(&self.dump["registrations"]).filter_map(judge_plaintext));
         findings.extend(rows(&self.dump["listeners"]).map(judge_listener));
         findings
     }
@@ -188,6 +191,23 @@ impl Running {
             }
         }
     }
+}
+
+/// The listener of a service for callers without mutual TLS, if it has one.
+fn judge_plaintext(row: &Value) -> Option<Finding> {
+    let listen = row["plaintext"]["listen"].as_str()?;
+    let check = format!("plaintext {listen}");
+    Some(match row["plaintext"]["problem"].as_str() {
+        None => {
+            let found = format!("takes callers of {}", text(&row["service"]));
+            finding(check, Verdict::Ok, found, "")
+        }
+        Some(problem) => {
+            let advice = "every connection there is refused. Write mutualTls: Permissive in the Service, or take \
+                          plaintext_listen out";
+            finding(check, Verdict::Warn, problem, advice)
+        }
+    })
 }
 
 fn judge_listener(row: &Value) -> Finding {
@@ -294,6 +314,22 @@ mod tests {
         assert_eq!(findings.len(), 6);
         assert!(running().listens_on("127.0.0.1:5001") && running().listens_on("10.0.0.1:6143"));
         assert!(!running().listens_on("127.0.0.1:5002"));
+    }
+
+    #[test]
+    fn a_listener_without_mutual_tls_whose_service_takes_no_such_callers_is_told() {
+        let mut sidecar = running();
+        let listen = "127.0.0.1:5003";
+        sidecar.dump["registrations"][0]["plaintext"] =
+            json!({ "listen": listen, "problem": null });
+        let check = format!("plaintext {listen}");
+        expect(&sidecar, &check, Verdict::Ok, "callers of orders.shop:80");
+        assert!(sidecar.listens_on(listen));
+        sidecar.dump["registrations"][0]["plaintext"]["problem"] = "mutualTls: Strict".into();
+        expect(&sidecar, &check, Verdict::Warn, "Strict");
+        // What an older sidecar says.
+        sidecar.dump["registrations"][0]["plaintext"] = Value::Null;
+        assert_eq!(sidecar.judge(now()).len(), 6);
     }
 
     #[test]

@@ -31,8 +31,9 @@ const GOOD: [(&str, &str); 2] = [
 ];
 
 #[test]
-fn requests_are_shared_by_weight_and_none_moves_from_a_broken_backend_to_a_good_one() {
-    let _judging = judging("M5, G23, X13, X14, X16, X17, X18");
+fn m5_g23_x13_x14_x16_x17_x18_requests_are_shared_by_weight_and_none_moves_from_a_broken_backend_to_a_good_one()
+ {
+    let _judging = judging();
     let fixture = Fixture::start();
     let split = |backends: &str| fixture.apply(&route("r", &to(backends)));
     // M5, and G23 and M23: a backend of weight 0 gets nothing, whether it exists or not.
@@ -68,8 +69,9 @@ fn requests_are_shared_by_weight_and_none_moves_from_a_broken_backend_to_a_good_
 }
 
 #[test]
-fn a_reference_that_leads_nowhere_is_answered_with_500_and_the_status_says_why() {
-    let _judging = judging("G10, G11, G12, G13, G16, G22");
+fn g10_g11_g12_g13_g16_g22_a_reference_that_leads_nowhere_is_answered_with_500_and_the_status_says_why()
+ {
+    let _judging = judging();
     let fixture = Fixture::start();
     // G10.
     let none = "- { matches: [ { path: { type: Exact, value: /omitted } } ] }\n\
@@ -133,8 +135,8 @@ fn a_reference_that_leads_nowhere_is_answered_with_500_and_the_status_says_why()
 }
 
 #[test]
-fn what_no_route_may_say_is_one_clear_line_and_changes_nothing() {
-    let _judging = judging("X19, X20, X21, X22, X23, X27, X29, X49");
+fn x19_x20_x21_x22_x23_x27_x29_x49_what_no_route_may_say_is_one_clear_line_and_changes_nothing() {
+    let _judging = judging();
     let fixture = Fixture::start();
     fixture.apply(&route("r", &to("{ name: v1, port: 80 }")));
     let redirect = "{ type: RequestRedirect, requestRedirect: { hostname: example.org } }";
@@ -225,8 +227,8 @@ fn what_no_route_may_say_is_one_clear_line_and_changes_nothing() {
 }
 
 #[test]
-fn a_rule_that_is_not_valid_is_left_out_if_asked_and_the_rules_beside_it_work() {
-    let _judging = judging("X44");
+fn x44_a_rule_that_is_not_valid_is_left_out_if_asked_and_the_rules_beside_it_work() {
+    let _judging = judging();
     let fixture = Fixture::start();
     let bad =
         at("/bad", "{ name: v2, port: 80 }").replace("- {", "- { filters: [ { type: New } ],");

@@ -46,8 +46,8 @@ fn value(answer: &Answer, name: &str) -> Option<String> {
 }
 
 #[test]
-fn a_preflight_is_answered_by_the_mesh_and_other_requests_get_their_headers() {
-    let _judging = judging("G47");
+fn g47_a_preflight_is_answered_by_the_mesh_and_other_requests_get_their_headers() {
+    let _judging = judging();
     let fixture = Fixture::start();
     let rules = [
         rule(

@@ -33,9 +33,9 @@ fn refused(fixture: &Fixture, case: &str, resources: &str, field: &str) {
 }
 
 #[test]
-fn repeated_names_and_durations_mean_what_the_specification_says() {
+fn x10_x11_x35_x40_x45_x55_repeated_names_and_durations_mean_what_the_specification_says() {
     let fixture = Fixture::start();
-    let _judging = judging("X10, X11, X35, X40, X45, X55");
+    let _judging = judging();
     let rule = |more: &str| route("r", &format!("- {{ {more}, {TO_V1} }}\n"));
     // X10: of two conditions on one header the first one counts.
     fixture.apply(&rule(
@@ -119,9 +119,9 @@ fn repeated_names_and_durations_mean_what_the_specification_says() {
 }
 
 #[test]
-fn what_cannot_be_done_is_answered_as_an_error_and_never_left_out() {
+fn x15_x24_x41_what_cannot_be_done_is_answered_as_an_error_and_never_left_out() {
     let fixture = Fixture::start();
-    let _judging = judging("X15, X24, X41");
+    let _judging = judging();
     // X15: no workload has ever registered for `idle`.
     let split = "- { backendRefs: [ { name: v1, port: 80, weight: 1 }, { name: idle, port: 80, weight: 1 } ] }\n";
     fixture.apply(&(service("idle") + &route("r", split)));
@@ -150,7 +150,7 @@ fn what_cannot_be_done_is_answered_as_an_error_and_never_left_out() {
 }
 
 #[test]
-fn a_mirror_that_is_slow_fails_or_breaks_off_changes_no_answer() {
+fn x26_a_mirror_that_is_slow_fails_or_breaks_off_changes_no_answer() {
     let fixture = Fixture::start();
     let slow = Origin::http(fixture.mesh.address(), |_, out| {
         pause(Duration::from_secs(10));
@@ -182,7 +182,7 @@ fn a_mirror_that_is_slow_fails_or_breaks_off_changes_no_answer() {
         copies.filter(|(_, one)| !one.requests().is_empty()).count() == mirrors.len()
     };
     eventually("each mirror gets copies", copied);
-    let _judging = judging("X26");
+    let _judging = judging();
     for _ in 0..10 {
         let began = Instant::now();
         let answer = fixture.ask("GET /x {X-Answer-With: X-Told: yes}");
@@ -194,7 +194,7 @@ fn a_mirror_that_is_slow_fails_or_breaks_off_changes_no_answer() {
 }
 
 #[test]
-fn a_time_limit_covers_the_whole_answer_and_every_attempt() {
+fn x30_x33_x34_a_time_limit_covers_the_whole_answer_and_every_attempt() {
     let fixture = Fixture::start();
     let drips = Origin::http(fixture.mesh.address(), |request, out| {
         out.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf,")?;
@@ -224,7 +224,7 @@ fn a_time_limit_covers_the_whole_answer_and_every_attempt() {
     fixture.apply(&(service("drips") + &route("r", &rules.concat())));
     let _serving = serve(&fixture, "drips", &drips);
     expect_soon(&fixture, "it is there", "GET /ready", "200");
-    let _judging = judging("X30, X33, X34");
+    let _judging = judging();
     // X30: the body breaks off when the time is over.
     let began = Instant::now();
     let mut stream = connect(fixture.address(super::fixture::From::Shop, "echo:80")).unwrap();
@@ -254,9 +254,9 @@ fn a_time_limit_covers_the_whole_answer_and_every_attempt() {
 }
 
 #[test]
-fn where_the_mesh_asks_for_grants_only_one_that_fits_leads_to_another_namespace() {
+fn g14_g15_where_the_mesh_asks_for_grants_only_one_that_fits_leads_to_another_namespace() {
     let fixture = Fixture::start();
-    let _judging = judging("G14, G15");
+    let _judging = judging();
     let across = route(
         "r",
         "- { backendRefs: [ { name: w, namespace: web, port: 8080 } ] }\n",

@@ -16,8 +16,8 @@ fn explained(fixture: &Fixture, arguments: &[&str]) -> Value {
 }
 
 #[test]
-fn explain_names_the_rule_the_backend_and_the_status_that_a_request_then_gets() {
-    let _judging = judging("M9");
+fn m9_g24_explain_names_the_rule_the_backend_and_the_status_that_a_request_then_gets() {
+    let _judging = judging();
     let fixture = Fixture::start();
     let rules = "- { name: second, matches: [ { path: { type: PathPrefix, value: /v2 }, method: GET } ], backendRefs: [ { name: v2, port: 80 } ] }\n\
         - { name: moved, matches: [ { path: { type: Exact, value: /old } } ], filters: [ { type: RequestRedirect, requestRedirect: { hostname: example.org } } ] }\n\

@@ -41,8 +41,8 @@ fn expect_seen(case: &str, answer: &Answer, wanted: &[(&str, Option<&str>)]) {
 }
 
 #[test]
-fn headers_of_requests_are_set_added_and_removed_for_a_rule_and_for_a_backend() {
-    let _judging = judging("M6, M7, G26");
+fn m6_m7_g25_g26_headers_of_requests_are_set_added_and_removed_for_a_rule_and_for_a_backend() {
+    let _judging = judging();
     let fixture = Fixture::start();
     let kinds = [
         ("/set", "set: [ { name: X-Set, value: S } ]"),
@@ -118,8 +118,8 @@ fn headers_of_requests_are_set_added_and_removed_for_a_rule_and_for_a_backend() 
 }
 
 #[test]
-fn headers_of_responses_are_set_added_and_removed() {
-    let _judging = judging("G27, G28");
+fn g27_g28_headers_of_responses_are_set_added_and_removed() {
+    let _judging = judging();
     let fixture = Fixture::start();
     let response = |what: &str| changes("ResponseHeaderModifier", what);
     let both = format!(
@@ -237,8 +237,8 @@ pub(super) fn full_to(with: &str) -> String {
 }
 
 #[test]
-fn a_rewrite_changes_the_path_and_host_that_the_application_sees() {
-    let _judging = judging("M17, G29, G30, X54");
+fn m17_g29_g30_x54_a_rewrite_changes_the_path_and_host_that_the_application_sees() {
+    let _judging = judging();
     let fixture = Fixture::start();
     let rules = [
         rule("/prefix/one", &rewrite(&prefix_to("/one"))),

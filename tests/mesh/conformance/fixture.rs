@@ -73,7 +73,8 @@ impl Fixture {
         let listening = |namespace: &str, suffix: &str| {
             let plan = mesh
                 .sidecar_of(namespace, "client")
-                .named(&format!("client-{namespace}"));
+                .named(&format!("client-{namespace}"))
+                .setting("access_log: all");
             let called = CALLED.iter();
             called
                 .fold(plan, |plan, called| {
@@ -171,6 +172,21 @@ impl Fixture {
     ) -> BTreeMap<String, String> {
         conditions(&self.mesh, kind, name, namespace)
     }
+}
+
+/// A page of the client's admin endpoint.
+pub(super) fn page(fixture: &Fixture, path: &str) -> String {
+    let response = fixture.client().admin_get(path).unwrap();
+    String::from_utf8(response.body).unwrap()
+}
+
+/// The sum of a metric of the client, of the samples that have this among their labels.
+pub(super) fn metric(fixture: &Fixture, name: &str, label: &str) -> f64 {
+    let page = page(fixture, "/metrics");
+    let lines = page.lines();
+    let ours = lines.filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
+    ours.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
 }
 
 /// Makes these the only resources of the namespaces of the cases.

@@ -150,11 +150,11 @@ fn method(name: &str) -> String {
 }
 
 #[test]
-fn calls_are_matched_by_service_method_and_metadata() {
+fn r1_r2_r3_x46_calls_are_matched_by_service_method_and_metadata() {
     if !need(&[Need::Python]) {
         return;
     }
-    let _judging = judging("R1, R2, R3");
+    let _judging = judging();
     let calls = Calls::start();
     // R1.
     calls.route(&(rule(&method("Echo"), "v1") + &rule(&method("EchoTwo"), "v2")));
@@ -169,6 +169,25 @@ fn calls_are_matched_by_service_method_and_metadata() {
     let named = rule(&format!("name: named-rule, {}", method("Echo")), "v1");
     calls.route(&(named + &rule(&method("EchoTwo"), "v2")));
     calls.expect("R3", &rows[..2]);
+    // X46: a longer service comes first, then a longer method, then more metadata.
+    let only_service = "matches: [ { method: { service: pkg.Echo } } ], ";
+    let only_method = "matches: [ { method: { method: EchoTwo } } ], ";
+    let of_version = "matches: [ { method: { service: pkg.Echo, method: Echo }, headers: [ { name: version, value: one } ] } ], ";
+    calls.route(
+        &[
+            rule(only_method, "v1"),
+            rule(only_service, "v2"),
+            rule(&method("Echo"), "v1"),
+            rule(of_version, "v2"),
+        ]
+        .concat(),
+    );
+    let rows: [(&str, Metadata<'_>, &str); 3] = [
+        ("EchoTwo", &[], "v2"),
+        ("Echo", &[], "v1"),
+        ("Echo", &[("version", "one")], "v2"),
+    ];
+    calls.expect("X46", &rows);
     // R2: metadata.
     let header = |name: &str, value: &str| format!("{{ name: {name}, value: {value} }}");
     let with = |headers: &[String]| {
@@ -212,11 +231,11 @@ fn calls_are_matched_by_service_method_and_metadata() {
 }
 
 #[test]
-fn metadata_is_set_added_and_removed() {
+fn m22_r4_metadata_is_set_added_and_removed() {
     if !need(&[Need::Python]) {
         return;
     }
-    let _judging = judging("M22, R4");
+    let _judging = judging();
     let calls = Calls::start();
     // M22, and R4 as the suite means it: there its rules have equal matches.
     let modify = |case: &str, says: &str, to: &str| {
@@ -292,11 +311,11 @@ fn metadata_is_set_added_and_removed() {
 }
 
 #[test]
-fn calls_are_shared_by_weight_and_a_broken_backend_is_unavailable() {
+fn m23_r5_r6_calls_are_shared_by_weight_and_a_broken_backend_is_unavailable() {
     if !need(&[Need::Python]) {
         return;
     }
-    let _judging = judging("M23, R5, R6");
+    let _judging = judging();
     let calls = Calls::start();
     let split = |backends: &[(&str, u32)]| {
         let each = backends

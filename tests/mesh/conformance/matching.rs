@@ -38,8 +38,8 @@ fn any(conditions: &[&str]) -> String {
 }
 
 #[test]
-fn requests_go_where_the_most_specific_match_leads() {
-    let _judging = judging("M1, M2, M3, M4, M8, G1, G2, G3, G4, G5, G6, X12, X47, X48");
+fn m1_m2_m3_m4_m8_g1_g2_g3_g4_g5_g6_x12_x47_x48_requests_go_where_the_most_specific_match_leads() {
+    let _judging = judging();
     let fixture = Fixture::start();
 
     // M1: without a route.
@@ -349,8 +349,8 @@ fn requests_go_where_the_most_specific_match_leads() {
 }
 
 #[test]
-fn precedence_is_over_all_routes_of_a_parent() {
-    let _judging = judging("G9, X1, X2, X3, X4, X5, X6, X7, X8, X9");
+fn g7_g9_x1_x2_x3_x4_x5_x6_x7_x8_x9_precedence_is_over_all_routes_of_a_parent() {
+    let _judging = judging();
     let fixture = Fixture::start();
     let taken = |case: &str, resources: &[String], request: &str, outcome: &str| {
         fixture.apply(&resources.concat());
@@ -427,7 +427,27 @@ fn precedence_is_over_all_routes_of_a_parent() {
     ];
     taken("X9", &x9, "GET / {x: 1}", "v2");
     expect(&fixture, "X9", &[("GET /", "v1")]);
-    // G7, G9: routes that share a parent, and one with several.
+    // G7: matches of several routes, in one order.
+    let at_host =
+        |conditions: &str| format!("headers: [ {{ name: host, value: example.com }}{conditions} ]");
+    let version = |value: &str| at_host(&format!(", {{ name: version, value: {value} }}"));
+    let in_path = |value: &str| format!("{}, {}", prefix(value), at_host(""));
+    let g7 = [
+        one("a", &any(&[&in_path("/"), &version("one")]), TO_V1),
+        one("b", &any(&[&in_path("/v2"), &version("two")]), TO_V2),
+    ];
+    fixture.apply(&g7.concat());
+    let rows = [
+        ("GET / {Host: example.com}", "v1"),
+        ("GET /example {Host: example.com}", "v1"),
+        ("GET /example {Host: example.com; Version: one}", "v1"),
+        ("GET /v2 {Host: example.com}", "v2"),
+        ("GET /v2/example {Host: example.com}", "v2"),
+        ("GET / {Host: example.com; Version: two}", "v2"),
+        ("GET / {Host: example.net}", "404"),
+    ];
+    expect(&fixture, "G7", &rows);
+    // G9: routes that share a parent, and one with several.
     let shared = route_for(
         "shared",
         "shop",

@@ -23,8 +23,8 @@ fn copies(fixture: &Fixture, workload: &str, path: &str) -> usize {
 }
 
 #[test]
-fn a_mirror_gets_a_copy_and_the_caller_the_answer_of_the_backend() {
-    let _judging = judging("G40, G41, X25, X28");
+fn g40_g41_x25_x28_a_mirror_gets_a_copy_and_the_caller_the_answer_of_the_backend() {
+    let _judging = judging();
     let fixture = Fixture::start();
     let modify = "{ type: RequestHeaderModifier, requestHeaderModifier: { set: [ { name: X-Set, value: S } ] } }";
     let rules = [
@@ -83,8 +83,8 @@ fn a_mirror_gets_a_copy_and_the_caller_the_answer_of_the_backend() {
 }
 
 #[test]
-fn a_share_of_requests_is_mirrored_each_drawn_for_itself() {
-    let _judging = judging("G42");
+fn g42_a_share_of_requests_is_mirrored_each_drawn_for_itself() {
+    let _judging = judging();
     let fixture = Fixture::start();
     let rules = [
         rule("/percent", &mirror("v2", ", percent: 20")),

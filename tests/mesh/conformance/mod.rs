@@ -1,6 +1,7 @@
 //! The cases of the Gateway API for a mesh (`docs/conformance.md`), with real sidecars and applications:
-//! unchanged YAML in, requests through, and what the application and the client saw. Each case is named by
-//! its number on that page, and each test says which it judges: `report.rs` keeps the page to the results.
+//! unchanged YAML in, requests through, and what the application and the client saw. The name of each test
+//! begins with the cases that it judges, by their numbers on that page (`name.rs`): `report.rs` keeps the page
+//! to the results, and `tests/documentation` finds cases without a test.
 
 mod application;
 mod backends;
@@ -12,6 +13,7 @@ mod fixture;
 mod grpc;
 mod matching;
 mod mirrors;
+mod name;
 mod parents;
 mod protocols;
 mod redirects;
@@ -20,3 +22,4 @@ mod retries;
 mod sessions;
 mod tcp;
 mod tls;
+mod visible;

@@ -30,8 +30,9 @@ fn expect(
 }
 
 #[test]
-fn a_route_acts_on_the_service_and_ports_that_it_names() {
-    let _judging = judging("M18, M19, M20, G8, G19, G20, G21, X36, X37, X38, X39");
+fn m18_m19_m20_g8_g19_g20_g21_x36_x37_x38_x39_a_route_acts_on_the_service_and_ports_that_it_names()
+{
+    let _judging = judging();
     let fixture = Fixture::start();
     let at = |case: &str, called: &str, request: &str, wanted| {
         expect(&fixture, case, From::Shop, called, request, wanted);
@@ -108,8 +109,8 @@ fn a_route_acts_on_the_service_and_ports_that_it_names() {
 }
 
 #[test]
-fn a_consumer_route_holds_for_the_clients_of_its_namespace_alone() {
-    let _judging = judging("M21, X42, X43");
+fn m21_g18_x42_x43_a_consumer_route_holds_for_the_clients_of_its_namespace_alone() {
+    let _judging = judging();
     let fixture = Fixture::start();
     // M21, without a ReferenceGrant anywhere.
     fixture.apply(&route_for(

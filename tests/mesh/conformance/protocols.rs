@@ -19,7 +19,7 @@ spec: { ports: [ { port: 80, protocol: http, appProtocol: kubernetes.io/h2c } ] 
 "#;
 
 #[test]
-fn an_application_of_h2c_gets_every_request_over_http2() {
+fn g48_an_application_of_h2c_gets_every_request_over_http2() {
     if !need(&[Need::Program("curl")]) {
         return;
     }
@@ -42,7 +42,7 @@ fn an_application_of_h2c_gets_every_request_over_http2() {
     client.wait_endpoints("v1:80", 1);
     let echo = client.listener("echo:80");
 
-    let _judging = judging("G48");
+    let _judging = judging();
     let url = format!("http://{echo}/over-2");
     let arguments = ["-sS", "--http2-prior-knowledge", &url];
     assert_eq!(run(Command::new("curl").args(arguments)).ok(), "from v1");

@@ -16,9 +16,9 @@ fn redirecting(prefix: &str, what: &str) -> String {
 }
 
 #[test]
-fn a_redirect_leads_where_the_route_says_and_no_backend_sees_the_request() {
-    let _judging =
-        judging("M10, M11, M12, M13, M14, M15, M16, G32, G33, G34, G35, G36, G37, G38, G39");
+fn m10_m11_m12_m13_m14_m15_m16_g32_g33_g34_g35_g36_g37_g38_g39_a_redirect_leads_where_the_route_says_and_no_backend_sees_the_request()
+ {
+    let _judging = judging();
     let fixture = Fixture::start();
     let host = "hostname: example.org";
     let rows = [
@@ -193,8 +193,8 @@ fn a_redirect_leads_where_the_route_says_and_no_backend_sees_the_request() {
 }
 
 #[test]
-fn a_redirect_of_a_backend_answers_its_share_in_its_place() {
-    let _judging = judging("G31");
+fn g31_a_redirect_of_a_backend_answers_its_share_in_its_place() {
+    let _judging = judging();
     let fixture = Fixture::start();
     let rule = |prefix: &str, path: &str| {
         format!(

@@ -1,9 +1,12 @@
 //! The page that says what passes, `docs/conformance.md`, and the results of the tests: each test of a case
-//! compares its own row with how it ended. With `UPDATE_PAGES=1` it writes the row.
+//! compares its own row with how it ended. With `UPDATE_PAGES=1` it writes the row. Which cases those are, the
+//! name of the test says (`name.rs`).
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::thread;
+
+use super::name::cases_of;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/conformance.md");
 const BEGIN: &str = "<!-- Made by the tests in tests/mesh/conformance: UPDATE_PAGES=1 scripts/test --test mesh conformance:: -->\n\
@@ -12,22 +15,24 @@ const END: &str = "<!-- End of what is made. -->\n";
 
 /// Held by a test from the place where it begins to judge. What it finds is known when this is dropped.
 pub(super) struct Judging {
-    cases: &'static str,
+    /// Its path, as `conformance::matching::m1_requests_go_somewhere`.
     test: String,
 }
 
-/// The running test judges these cases, as `M1, M2`. A test that is skipped judges none.
-pub(super) fn judging(cases: &'static str) -> Judging {
+/// The running test judges the cases that its name has. A test that is skipped judges none.
+pub(super) fn judging() -> Judging {
     let thread = thread::current();
     let test = thread.name().expect("a test has a name").to_owned();
-    Judging { cases, test }
+    Judging { test }
 }
 
 impl Judging {
     fn row(&self, result: &str) -> String {
         let (module, name) = self.test.rsplit_once("::").unwrap();
-        let what = name.replace('_', " ");
-        format!("| {} | {what} | {result} | `{module}` |\n", self.cases)
+        let (cases, what) = cases_of(name);
+        assert!(!cases.is_empty(), "{name} begins with no case");
+        let cases = cases.join(", ");
+        format!("| {cases} | {what} | {result} | `{module}` |\n")
     }
 }
 

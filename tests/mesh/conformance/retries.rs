@@ -30,8 +30,8 @@ fn ask(fixture: &Fixture, path: &str, key: &str, tries: &Tries) -> String {
 }
 
 #[test]
-fn a_request_takes_no_longer_than_its_route_allows() {
-    let _judging = judging("G43");
+fn g43_a_request_takes_no_longer_than_its_route_allows() {
+    let _judging = judging();
     let fixture = Fixture::start();
     let rules = [
         rule("/t", "timeouts: { request: 500ms }"),
@@ -61,8 +61,8 @@ fn a_request_takes_no_longer_than_its_route_allows() {
 }
 
 #[test]
-fn a_request_is_sent_again_as_its_route_says() {
-    let _judging = judging("G44, G45, G46, X31, X32");
+fn g44_g45_g46_x31_x32_a_request_is_sent_again_as_its_route_says() {
+    let _judging = judging();
     let fixture = Fixture::start();
     let rules = [
         rule(

@@ -1,6 +1,6 @@
 //! Sessions of rules (GEP-1619).
 
-use super::fixture::{Answer, Fixture, expect_shares, route};
+use super::fixture::{Answer, Fixture, expect_shares, metric, page, route};
 use super::report::judging;
 use crate::harness::{eventually, run};
 
@@ -26,23 +26,10 @@ fn stays(fixture: &Fixture, path: &str, pair: &str, workload: &str, times: usize
     }
 }
 
-fn page(fixture: &Fixture, path: &str) -> String {
-    let response = fixture.client().admin_get(path).unwrap();
-    String::from_utf8(response.body).unwrap()
-}
-
-fn metric(fixture: &Fixture, name: &str, label: &str) -> f64 {
-    let page = page(fixture, "/metrics");
-    let lines = page.lines();
-    let ours = lines.filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
-    ours.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
-}
-
 #[test]
-fn a_session_stays_at_its_endpoint_over_a_thousand_requests_and_a_restart_of_the_sidecar() {
+fn x50_a_session_stays_at_its_endpoint_over_a_thousand_requests_and_a_restart_of_the_sidecar() {
     let mut fixture = Fixture::start();
-    let _judging = judging("X50");
+    let _judging = judging();
     fixture.apply(&route(
         "x50",
         "- { sessionPersistence: { sessionName: s, type: Cookie }, backendRefs: [ { name: echo, port: 80 } ] }",
@@ -146,9 +133,9 @@ fn no_session_ends_by_a_rotation_of_the_key_until_the_next_one() {
 }
 
 #[test]
-fn a_permanent_cookie_lives_as_long_as_its_session_and_a_session_ends_in_time() {
+fn x51_a_permanent_cookie_lives_as_long_as_its_session_and_a_session_ends_in_time() {
     let fixture = Fixture::start();
-    let _judging = judging("X51");
+    let _judging = judging();
     // X51.
     fixture.apply(&route(
         "x51",
@@ -181,9 +168,9 @@ fn a_permanent_cookie_lives_as_long_as_its_session_and_a_session_ends_in_time() 
 }
 
 #[test]
-fn weights_decide_without_a_session_and_a_session_holds_at_weight_0() {
+fn x52_weights_decide_without_a_session_and_a_session_holds_at_weight_0() {
     let fixture = Fixture::start();
-    let _judging = judging("X52");
+    let _judging = judging();
     let weighed = |one: u32, two: u32| {
         route(
             "x52",
@@ -208,9 +195,9 @@ fn weights_decide_without_a_session_and_a_session_holds_at_weight_0() {
 }
 
 #[test]
-fn two_rules_have_sessions_of_their_own_by_cookie_and_by_header() {
+fn x53_two_rules_have_sessions_of_their_own_by_cookie_and_by_header() {
     let fixture = Fixture::start();
-    let _judging = judging("X53");
+    let _judging = judging();
     // X53: of one name, so that each rule sees the other's token.
     fixture.apply(&route(
         "x53",

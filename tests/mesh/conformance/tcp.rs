@@ -140,8 +140,8 @@ fn to(name: &str) -> String {
 }
 
 #[test]
-fn connections_are_shared_by_weight() {
-    let _judging = judging("T1");
+fn t1_connections_are_shared_by_weight() {
+    let _judging = judging();
     let connections = Connections::start();
     // T1.
     let weighed =
@@ -165,8 +165,8 @@ fn connections_are_shared_by_weight() {
 }
 
 #[test]
-fn a_route_acts_on_the_ports_that_it_names_and_of_several_the_oldest_acts() {
-    let _judging = judging("T2, T3, T4, T8");
+fn t2_t3_t4_t8_a_route_acts_on_the_ports_that_it_names_and_of_several_the_oldest_acts() {
+    let _judging = judging();
     let connections = Connections::start();
     // T2.
     connections.apply(&[route("r", "", &to("b1"))]);
@@ -199,9 +199,9 @@ fn a_route_acts_on_the_ports_that_it_names_and_of_several_the_oldest_acts() {
 }
 
 #[test]
-fn a_backend_that_leads_nowhere_is_refused_and_one_of_another_namespace_needs_a_grant_where_asked()
-{
-    let _judging = judging("T5, T6, T7");
+fn t5_t6_t7_a_backend_that_leads_nowhere_is_refused_and_one_of_another_namespace_needs_a_grant_where_asked()
+ {
+    let _judging = judging();
     let connections = Connections::start();
     // T5.
     connections.apply(&[route("r", ", port: 9301", &to("nonexistent"))]);

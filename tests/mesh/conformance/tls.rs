@@ -172,11 +172,11 @@ fn to(name: &str) -> String {
 }
 
 #[test]
-fn connections_go_by_the_host_that_their_client_asks_for_and_to_nowhere_else() {
+fn s1_s2_connections_go_by_the_host_that_their_client_asks_for_and_to_nowhere_else() {
     if !need(&[Need::Python]) {
         return;
     }
-    let _judging = judging("S1, S2");
+    let _judging = judging();
     let fixture = Fixture::start();
     // S1.
     fixture.apply(&[tls("r", "abc.example.com", &to("b1"))]);
@@ -242,11 +242,11 @@ fn connections_go_by_the_host_that_their_client_asks_for_and_to_nowhere_else() {
 }
 
 #[test]
-fn a_host_that_leads_nowhere_ends_its_connection_and_the_status_says_why() {
+fn s3_s4_s5_a_host_that_leads_nowhere_ends_its_connection_and_the_status_says_why() {
     if !need(&[Need::Python]) {
         return;
     }
-    let _judging = judging("S3, S4, S5");
+    let _judging = judging();
     let fixture = Fixture::start();
     let example = "example.com";
     // S3, S4.

@@ -33,7 +33,7 @@ const CALL: &[Label] = &[
     ),
     Label::open(
         "route",
-        "`KIND/NAMESPACE/NAME` of the route that chose the destination; empty without one",
+        "`KIND/NAMESPACE/NAME` of the route that chose the destination, with `/RULE` where the rule has a name (else its number, where the route has several); empty without one",
         SERIES,
     ),
 ];
@@ -133,10 +133,10 @@ catalogue! {
         Label::one_of("result", &["sent", "won", "withheld"])
     ]);
     /// Copies that routes sent of requests (RequestMirror): answered whatever the answer was, failed without
-    /// one, not sent as too many were under way, or as the body was not kept whole. No caller sees any of it,
-    /// and no other metric of this sidecar counts them.
+    /// one, not sent as too many were under way, as the body was not kept whole, or as the last ones all
+    /// failed. No caller sees any of it, and no other metric of this sidecar counts them.
     MIRRORED = Counter("weft_mirrored_total", Things).by(OF_DESTINATION, &[
-        Label::one_of("result", &["answered", "failed", "crowded", "body"])
+        Label::one_of("result", &["answered", "failed", "crowded", "body", "failing"])
     ]);
     /// Requests of sessions (sessionPersistence of a route), by the service that was addressed: a session
     /// began, and the client got its token; the endpoint of the client's session took the request; that
@@ -148,6 +148,11 @@ catalogue! {
     /// it, or the session has lasted as long as it may.
     SESSION_TOKENS_IGNORED = Counter("weft_session_tokens_ignored_total", Things).by(OF_DESTINATION, &[
         Label::one_of("reason", &["malformed", "unauthentic", "expired"])
+    ]);
+    /// Requests on which filters of a route acted, by the service that was addressed; CORS where a page of
+    /// another origin asked. Whether a copy was sent for RequestMirror is in weft_mirrored_total.
+    FILTERED = Counter("weft_filtered_total", Things).by(OF_DESTINATION, &[
+        Label::one_of("filter", &["CORS", "RequestRedirect", "RequestHeaderModifier", "URLRewrite", "RequestMirror", "ResponseHeaderModifier"])
     ]);
     /// Endpoints in rotation and out of it, as each worker sees them.
     ENDPOINTS = Gauge("weft_lb_endpoints", Things).by(OF_DESTINATION, &[

@@ -88,7 +88,7 @@ fn why(set: &Set, key: &str, field: &str) -> Vec<String> {
     let says = |one: &Effective| format!("{} from {}", one.value, one.from);
     places
         .iter()
-        .map(|place| says(place.fields.iter().find(|one| one.field == field).unwrap()))
+        .filter_map(|place| Some(says(place.fields.iter().find(|one| one.field == field)?)))
         .collect()
 }
 
@@ -163,7 +163,11 @@ fn each_field_comes_from_the_most_specific_policy_that_has_it() {
     let orders = "Service/shop/orders";
     assert_eq!(
         why(&set, orders, "retry.attempts"),
-        ["3 from service: TrafficPolicy/shop/orders"]
+        [
+            "3 from service: TrafficPolicy/shop/orders",
+            "0 from route: TrafficPolicy/shop/split",
+            "0 from route: TrafficPolicy/shop/split"
+        ]
     );
     let base = why(&set, orders, "retry.backoff.base");
     assert_eq!(base, ["\"100ms\" from namespace: TrafficPolicy/shop/all"]);
@@ -348,7 +352,8 @@ fn what_is_in_force_has_every_field_that_means_something_there() {
         let fields = FIELDS.iter().filter(|field| wanted(field));
         fields.map(|field| field.path).collect()
     };
-    assert_eq!(shown("Service/shop/orders"), [listed(&|_| true)]);
+    let of_slow = vec!["timeouts.request"];
+    assert_eq!(shown("Service/shop/orders"), [listed(&|_| true), of_slow]);
     assert_eq!(shown("Service/shop/db"), [listed(&|field| field.on_tcp)]);
     let of_rule = listed(&|field| field.on_routes);
     assert_eq!(shown("HTTPRoute/shop/split"), [of_rule.clone(), of_rule]);

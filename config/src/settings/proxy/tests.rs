@@ -135,6 +135,20 @@ fn what_makes_no_sense_together_is_refused_with_its_field() {
             "inbound.services[0].plaintext_listen: 127.0.0.1:5001 is used by another listener: give each its own",
         ),
         (
+            WHOLE.replace(
+                "application: \"127.0.0.1:8080\"",
+                "application: none, health: { kind: tcp }",
+            ),
+            "inbound.services[0].health: application: none leaves nothing for it",
+        ),
+        (
+            WHOLE.replace(
+                "application: \"127.0.0.1:8080\"",
+                "application: none, plaintext_listen: \"127.0.0.1:5002\"",
+            ),
+            "inbound.services[0].plaintext_listen: application: none leaves nothing for it",
+        ),
+        (
             format!("{WHOLE}\ntimeouts: {{ stream_idle: 1ms }}"),
             "timeouts.stream_idle: 1ms is out of range: write 10ms to 168h",
         ),

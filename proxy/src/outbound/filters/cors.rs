@@ -63,6 +63,11 @@ impl Grant {
         }
     }
 
+    /// Whether the request says that it comes from a page.
+    pub(super) fn has_origin(&self) -> bool {
+        self.has_origin
+    }
+
     /// Writes it into an answer.
     pub(in super::super) fn write(&self, headers: &mut HeaderMap) {
         if self.has_origin {

@@ -28,7 +28,7 @@ use super::super::exchange::{Carries, CopyOfBody, Exchange};
 use super::super::route::Route;
 use super::forward;
 use crate::cluster::Cluster;
-use crate::cluster::copies::UnderWay;
+use crate::cluster::copies::{Dropped, UnderWay};
 use crate::cluster::pick::{Criteria, TriedEndpoints};
 use crate::failure::Failure;
 use crate::http::body::poll_pump;
@@ -48,6 +48,13 @@ pub(in super::super) struct Mirrored(Vec<Drawn>);
 struct Drawn {
     cluster: Arc<Cluster>,
     head: Parts,
+}
+
+impl Mirrored {
+    /// How many they are.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
 }
 
 /// Draws who gets a copy of the request as it is now.
@@ -129,13 +136,21 @@ pub(in super::super) fn send(exchange: &mut Exchange) {
             }
         };
         let worker = &exchange.worker;
-        let place = Arc::clone(&worker.mirrors).try_acquire_owned().ok();
-        let under_way = UnderWay::begin(&one.cluster.lasting);
-        let (Some(place), Some(under_way)) = (place, under_way) else {
-            counts.add(Event::MirrorCrowded);
-            continue;
+        let now = Instant::now();
+        let place = Arc::clone(&worker.mirrors).try_acquire_owned();
+        let place = place.map_err(|_| Dropped::Crowded);
+        let both = place.and_then(|place| Ok((place, UnderWay::begin(&one.cluster.lasting, now)?)));
+        let (place, under_way) = match both {
+            Ok(both) => both,
+            Err(dropped) => {
+                counts.add(match dropped {
+                    Dropped::Crowded => Event::MirrorCrowded,
+                    Dropped::Failing => Event::MirrorFailing,
+                });
+                continue;
+            }
         };
-        let copy = copy(exchange, one, Instant::now());
+        let copy = copy(exchange, one, now);
         let finish = worker.finish.clone();
         let sending = async move {
             tokio::select! {
@@ -174,7 +189,7 @@ fn copy(exchange: &Exchange, one: Drawn, now: Instant) -> Exchange {
 async fn carry(
     mut copy: Exchange,
     body: Option<Sending<Content>>,
-    (place, mut under_way): (OwnedSemaphorePermit, UnderWay),
+    (place, under_way): (OwnedSemaphorePermit, UnderWay),
 ) {
     let counts = Arc::clone(&copy.route.cluster.destination.counts);
     let whole = Box::pin(async move {
@@ -189,7 +204,10 @@ async fn carry(
             under_way.answered();
             Event::MirrorAnswered
         }
-        Ok(None) | Err(_) => Event::MirrorFailed,
+        Ok(None) | Err(_) => {
+            under_way.failed(Instant::now());
+            Event::MirrorFailed
+        }
     });
     drop(place);
 }

@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use http::request::Parts;
-use weft_config::table::Filters;
+use weft_config::table::{Filters, HeaderChanges, Rewrite};
 
 use super::super::exchange::Exchange;
 use super::super::instead::Instead;
+use super::super::session::Setback;
 use super::{Addressed, cors, headers, mirror, redirect, rewrite};
 use crate::failure::{Failure, Reason};
+use crate::record::Record;
+use crate::resilience::destination::Event;
 use cors::Grant;
 
 /// Whether the filters answer the request in place of any backend. Those of the rule are asked before a
@@ -63,7 +66,8 @@ pub(super) fn apply(exchange: &mut Exchange) -> Result<(), Instead> {
                 authority: exchange.head.uri.authority().map(|one| one.as_str()),
                 label: &label,
             };
-            answer(&stage.filters, &exchange.head, addressed, &name)?;
+            let answered = answer(&stage.filters, &exchange.head, addressed, &name);
+            answered.inspect_err(|instead| instead.count(&exchange.counts()))?;
         }
         let filters = &*stage.filters;
         if let Some(cors) = &filters.cors {
@@ -80,22 +84,67 @@ pub(super) fn apply(exchange: &mut Exchange) -> Result<(), Instead> {
     Ok(())
 }
 
+/// Counts and notes what acts on the request, before any copy of it is sent.
+pub(in super::super) fn tell(exchange: &Exchange, record: &mut Record) {
+    let route = &exchange.route;
+    if let Some(setback) = route.session.as_ref().and_then(|session| session.setback()) {
+        let routed = record.routed();
+        match setback {
+            Setback::Ignored(_) => routed.token = Some(setback.event()),
+            Setback::Gone | Setback::Out => routed.session(setback.event()),
+        }
+    }
+    let Some(chain) = &route.chain else {
+        return;
+    };
+    let any = |acts: fn(&Filters) -> bool| chain.stages().any(|stage| acts(&stage.filters));
+    let is_rewritten = any(|filters| filters.rewrite != Rewrite::default());
+    let changes_request = any(|filters| filters.request_headers != HeaderChanges::default());
+    let copies = exchange.mirrored.as_ref().map_or(0, |drawn| drawn.count());
+    let has_page = exchange
+        .grant
+        .as_ref()
+        .is_some_and(|grant| grant.has_origin());
+    let all = [
+        (has_page, Event::FilterCors),
+        (changes_request, Event::FilterRequestHeaders),
+        (is_rewritten, Event::FilterRewrite),
+        (copies > 0, Event::FilterMirror),
+    ];
+    let counts = exchange.counts();
+    for (_, filter) in all.into_iter().filter(|(acts, _)| *acts) {
+        counts.add(filter);
+        record.routed().filters.push(filter);
+    }
+    if is_rewritten {
+        record.routed().sent_as = Some(exchange.head.uri.clone());
+    }
+    if copies > 0 {
+        record.routed().copies = copies;
+    }
+}
+
 /// Does to an answer what its rule and its backend ask for. What the mesh says itself (`is_of_mesh`) is not
-/// the application's, and keeps its fields.
+/// the application's, and keeps its fields. Returns the filter that acted, if that is known of this answer
+/// alone.
 pub(in super::super) fn apply_to_answer(
     exchange: &Exchange,
     answer: &mut HeaderMap,
     is_of_mesh: bool,
-) {
-    let Some(chain) = &exchange.route.chain else {
-        return;
-    };
+) -> Option<Event> {
+    let chain = exchange.route.chain.as_ref()?;
+    let mut acted = None;
     if !is_of_mesh {
         for stage in chain.stages().rev() {
-            headers::of_response(answer, &stage.filters.response_headers);
+            let changes = &stage.filters.response_headers;
+            if *changes != HeaderChanges::default() {
+                headers::of_response(answer, changes);
+                acted = Some(Event::FilterResponseHeaders);
+            }
         }
     }
     if let Some(grant) = &exchange.grant {
         grant.write(answer);
     }
+    acted.inspect(|acted| exchange.counts().add(*acted))
 }
