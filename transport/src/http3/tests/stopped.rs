@@ -79,8 +79,8 @@ async fn stopped_readers_that_leave_no_room_are_given_up_and_the_others_go_on() 
             }
         }
     }
-    // Each reader that reports it was counted. On a slow host the last ones stand still for so long, while the
-    // first ones read, that they are given up here.
+    // Each reader that reports it was counted. On a slow host the last ones stand still for so long, while
+    // the first ones read, that they are given up here.
     assert_eq!(failed, client.status().given_up_streams);
     assert!(failed >= needed, "{failed} of {needed}");
 }
