@@ -32,7 +32,7 @@ use crate::table::{
 };
 use traffic::Policies;
 
-pub use effective::{Effective, Origin, Place, effective};
+pub use effective::{Effective, Origin, Place, effective, sources};
 pub use fit::Fitted;
 pub use scope::Scope;
 pub use sessions::{InvalidSecret, SessionSecret, SessionSecrets};

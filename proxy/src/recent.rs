@@ -120,7 +120,7 @@ impl Kept {
                 false => Arc::clone(&labels.source_service),
             },
             to: Arc::clone(&labels.destination_service),
-            line: access_log::line(finished)?.into_boxed_slice(),
+            line: access_log::whole(finished)?.into_boxed_slice(),
         })
     }
 

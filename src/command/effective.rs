@@ -50,7 +50,8 @@ fn text(place: &Place) -> String {
     format!("{}\n{table}", place.place)
 }
 
-fn shown(value: &Value) -> String {
+/// A value as it is written in a table.
+pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Null => "none".to_owned(),
         Value::Array(items) if items.is_empty() => "none".to_owned(),

@@ -8,13 +8,15 @@ use std::path::PathBuf;
 use clap::Args;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
-use weft_config::compile::{Endpoints, Plan, Sidecar};
+use serde::Serialize;
+use weft_config::compile::{Effective, Endpoints, Plan, Sidecar, sources};
 use weft_config::operator::SidecarInfo;
 use weft_config::resources::Set;
 use weft_config::table::{Features, Revision, ServiceName, Table};
 use weft_proxy::explain::{Explanation, Question, explain};
 use weft_transport::identity::{SpiffeId, TrustDomain};
 
+use crate::command::effective::shown;
 use crate::command::{change, get};
 use crate::context::{ContextFlags, refused};
 use crate::failure::{Code, Failure};
@@ -88,6 +90,32 @@ struct Mesh {
     sidecars: Option<Vec<SidecarInfo>>,
 }
 
+/// What is printed.
+#[derive(Debug, Serialize)]
+struct Explained {
+    #[serde(flatten)]
+    explanation: Explanation,
+    /// Each value that is no default, with the resource and the field that say so.
+    sources: Vec<Effective>,
+}
+
+impl Explained {
+    fn new(explanation: Explanation, set: &Set, service: &ServiceName) -> Self {
+        // As logs name it.
+        let rule = explanation
+            .route
+            .as_ref()
+            .map(|route| match &explanation.rule {
+                Some(rule) => format!("{route}/{rule}"),
+                None => route.clone(),
+            });
+        Self {
+            sources: sources(set, service, rule.as_deref()),
+            explanation,
+        }
+    }
+}
+
 /// Runs `weft explain`.
 pub fn run(args: &Explain) -> Result<(), Failure> {
     let mesh = match args.file.is_empty() {
@@ -138,7 +166,19 @@ pub fn run(args: &Explain) -> Result<(), Failure> {
     if let Some(sidecars) = &mesh.sidecars {
         count_endpoints(&mut explanation, sidecars);
     }
-    print_or(args.output, &explanation, text)
+    let explained = Explained::new(explanation, &mesh.set, &service);
+    print_or(args.output, &explained, |explained| {
+        text(&explained.explanation) + &told_by(&explained.sources)
+    })
+}
+
+/// Who says what, a line each.
+fn told_by(sources: &[Effective]) -> String {
+    let lines = sources.iter().map(|one| {
+        let value = shown(&one.value);
+        format!("{:<12} {} {value} ({})\n", "source", one.field, one.from)
+    });
+    lines.collect()
 }
 
 async fn in_force(context: &ContextFlags) -> Result<Mesh, Failure> {

@@ -1,5 +1,5 @@
-//! Interim responses of servers outside of the mesh: one that declares content leaves it open where the answer
-//! begins, so its connection carries no other request.
+//! Interim responses of servers outside of the mesh: one that declares content leaves it open where the
+//! answer begins, so its connection carries no other request.
 
 use std::io::Write as _;
 

@@ -122,8 +122,8 @@ fn a_mirror_that_ends_each_connection_fails_no_request_and_leaves_its_latency_as
     judge(Mirrored::Refusing);
 }
 
-/// With `WEFT_MIRROR_ROUNDS=10` latencies are measured and judged, on a machine that does nothing else and has
-/// control groups; otherwise one pair of short rounds shows that no request fails.
+/// With `WEFT_MIRROR_ROUNDS=10` latencies are measured and judged, on a machine that does nothing else and
+/// has control groups; otherwise one pair of short rounds shows that no request fails.
 fn judge(mirrored: Mirrored) {
     let _heavy = heavy();
     let rounds = std::env::var_os("WEFT_MIRROR_ROUNDS").and_then(|text| text.into_string().ok());

@@ -107,6 +107,35 @@ pub fn effective(set: &Set, key: &Key) -> Option<Vec<Place>> {
     )
 }
 
+/// What resources say of the requests to a Service that a rule takes, named as in logs, or no rule: each
+/// value that is no default, with the resource that says so.
+pub fn sources(set: &Set, service: &ServiceName, rule: Option<&str>) -> Vec<Effective> {
+    let policies = Policies::new(set);
+    let mut fields = match rule {
+        None => policies.why_service(service),
+        Some(_) => Vec::new(),
+    };
+    for route in set.routes() {
+        if route.key.kind.is_of_connections() {
+            continue;
+        }
+        for (at, said) in route.rules() {
+            if rule != Some(&*route.name_of(at)) {
+                continue;
+            }
+            fields = policies.why_rule(&route, at, service);
+            fields.extend(of_rule(&route, at, &said));
+            for one in &mut fields {
+                if let Origin::Rule(place) = &mut one.from {
+                    *place = format!("{} spec.rules[{at}]", route.key);
+                }
+            }
+        }
+    }
+    fields.retain(|one| !matches!(one.from, Origin::Default | Origin::Setting(_)));
+    fields
+}
+
 /// The rules that take requests to a Service, with what they and the policies for their routes say.
 fn rules_at(set: &Set, policies: &Policies<'_>, service: &ServiceName) -> Vec<Place> {
     let attachments = Attachments::new(set);
@@ -362,5 +391,30 @@ spec:
         // At the Service the backend stands with its rule.
         at_route.swap(7, 8);
         assert_eq!(shown("Service/shop/front"), at_route);
+    }
+
+    #[test]
+    fn what_is_no_default_is_told_with_the_field_of_the_resource_that_says_it() {
+        let policy = "---\napiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\n\
+                      metadata: { name: all, namespace: shop }\n\
+                      spec: { targetRefs: [ { kind: Service, name: front } ], priority: Low }\n";
+        let set = set(&format!("{FILTERED}{policy}"));
+        let front = ServiceName::new("shop", "front").unwrap();
+        let told = |rule| -> Vec<String> {
+            let fields = sources(&set, &front, rule).into_iter();
+            let lines = fields.map(|one| format!("{} of {}", one.field, one.from));
+            lines.collect()
+        };
+        let policy = "priority of service: TrafficPolicy/shop/all";
+        assert_eq!(told(None), [policy]);
+        let second = "filters.requestRedirect of rule: HTTPRoute/shop/r spec.rules[1]";
+        assert_eq!(told(Some("HTTPRoute/shop/r/1")), [policy, second]);
+        let first = told(Some("HTTPRoute/shop/r/all"));
+        assert_eq!(
+            first[0],
+            "timeouts.request of rule: HTTPRoute/shop/r spec.rules[0]"
+        );
+        assert_eq!(first.len(), 8, "{first:#?}");
+        assert!(told(Some("HTTPRoute/shop/r/none")).is_empty());
     }
 }

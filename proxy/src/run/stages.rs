@@ -208,7 +208,7 @@ impl Bound {
         } = self;
         let (settings, svid) = (&given.settings, &given.svid);
         let served = Served::new(services, &namespace);
-        let service = served.only_name();
+        let (service, traces) = (served.only_name(), settings.traces.as_ref());
         let shared = Arc::new(Shared {
             identity: svid.id().clone(),
             locality: settings.locality.clone(),
@@ -224,10 +224,7 @@ impl Bound {
             server_timing: settings.server_timing,
             names: Arc::default(),
             propagation: Arc::default(),
-            tracing: settings
-                .traces
-                .as_ref()
-                .map(|traces| Arc::new(Tracing::new(traces.ratio))),
+            tracing: traces.map(|traces| Arc::new(Tracing::new(traces.ratio))),
             follows_traces: settings.inbound.is_some() && !settings.outbound.is_empty(),
         });
         let writer = Writer::start(settings.access_log)?;

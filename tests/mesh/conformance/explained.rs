@@ -29,6 +29,7 @@ fn m9_g24_explain_names_the_rule_the_backend_and_the_status_that_a_request_then_
     assert_eq!(second["rule"], "second");
     assert_eq!(second["backend"], "v2.shop:80");
     assert_eq!(second["authorized"], true);
+    assert_eq!(second["sources"], serde_json::json!([]));
     assert_eq!(second["status"], Value::Null);
     let header = explained(&fixture, &["--path", "/", "--header", "version=one"]);
     assert_eq!(header["rule"], "header");
@@ -41,6 +42,10 @@ fn m9_g24_explain_names_the_rule_the_backend_and_the_status_that_a_request_then_
         "{none}"
     );
     let moved = explained(&fixture, &["--path", "/old"]);
+    let source = &moved["sources"][0];
+    assert_eq!(source["field"], "filters.requestRedirect", "{moved}");
+    let place = "HTTPRoute/shop/explained spec.rules[1]";
+    assert_eq!(source["from"]["rule"], place, "{moved}");
     assert_eq!(
         (&moved["status"], moved["answer"].as_str()),
         (&302.into(), Some("http://example.org/old"))

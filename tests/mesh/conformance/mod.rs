@@ -1,7 +1,7 @@
 //! The cases of the Gateway API for a mesh (`docs/conformance.md`), with real sidecars and applications:
 //! unchanged YAML in, requests through, and what the application and the client saw. The name of each test
-//! begins with the cases that it judges, by their numbers on that page (`name.rs`): `report.rs` keeps the page
-//! to the results, and `tests/documentation` finds cases without a test.
+//! begins with the cases that it judges, by their numbers on that page (`name.rs`): `report.rs` keeps the
+//! page to the results, and `tests/documentation` finds cases without a test.
 
 mod application;
 mod backends;

@@ -1,6 +1,6 @@
 //! The page that says what passes, `docs/conformance.md`, and the results of the tests: each test of a case
-//! compares its own row with how it ended. With `UPDATE_PAGES=1` it writes the row. Which cases those are, the
-//! name of the test says (`name.rs`).
+//! compares its own row with how it ended. With `UPDATE_PAGES=1` it writes the row. Which cases those are,
+//! the name of the test says (`name.rs`).
 
 use std::fs::{self, File};
 use std::path::Path;
