@@ -90,7 +90,7 @@ pub(super) fn write(
     });
 }
 
-/// How many spans [`write`] writes.
+/// How many spans [`write()`] writes.
 pub(super) fn count(finished: &Finished<'_>, traced: &Traced) -> usize {
     1 + traced.count(&finished.record.kept)
 }
