@@ -12,7 +12,7 @@ mod recent;
 
 pub use counts::{EdgeCounts, Ended};
 pub use edge::{EdgeKey, Side};
-pub use histogram::{Durations, MICROS_MAX};
+pub use histogram::Durations;
 pub use recent::{RecentFilter, is_named, workload};
 
 use crate::limits;

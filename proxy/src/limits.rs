@@ -4,6 +4,7 @@
 mod access_log;
 mod outside;
 mod plaintext;
+mod recent;
 mod traces;
 
 use std::time::Duration;
@@ -13,15 +14,16 @@ use weft_transport::shares::Bounds;
 pub use access_log::*;
 pub use outside::*;
 pub use plaintext::*;
+pub use recent::*;
 pub use traces::*;
 
 /// Bytes of one request or response head on the application's side; more is answered 431.
 /// Envoy's default is 60 KiB and the peer's HTTP/3 side takes 64 KiB.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of a head that are reserved for fields that the mesh adds to a response: `:status` and `weft-retry`,
-/// with 32 bytes for each.
-pub const HEAD_BYTES_OF_MESH: usize = 128;
+/// Bytes of a head that are reserved for fields that the mesh adds to a response: `:status`, `weft-retry` and
+/// `weft-time`, with 32 bytes for each.
+pub const HEAD_BYTES_OF_MESH: usize = 192;
 
 /// Bytes of a head that are read over HTTP/2. Heads between [`HEAD_BYTES_MAX`] and this get a complete answer
 /// that refuses them. h2 has one number both for the limit that it announces and for the one beyond which it
@@ -488,23 +490,3 @@ pub const METRIC_OUTCOMES_MAX: usize = 128;
 /// How often the allocator is made to return memory. The memory of a burst is returned within twice this
 /// time.
 pub const MEMORY_LOOK_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Requests that failed and are kept for `weft why`: at one a second those of the last eight minutes. Some
-/// 400 kB when it is full.
-pub const RECENT_FAILURES: usize = 512;
-
-/// Failures of one second that are kept: a storm shows its kind in its first ones, and each costs some
-/// microseconds.
-pub const RECENT_FAILURES_PER_SECOND: usize = 100;
-
-/// Requests of a minute that are kept as the slowest.
-pub const RECENT_SLOWEST: usize = 8;
-
-/// How long the slowest are looked for together.
-pub const RECENT_MINUTE: Duration = Duration::from_mins(1);
-
-/// Minutes of which the slowest are kept.
-pub const RECENT_MINUTES: usize = 10;
-
-/// Requests that are told to one question: people read a few.
-pub const RECENT_TOLD_MAX: usize = 64;

@@ -8,6 +8,7 @@
 mod exposition;
 mod minute;
 mod parts;
+mod untold;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -23,7 +24,6 @@ pub(crate) use weft_transport::locks::lock;
 use crate::limits;
 use crate::outbound::intake::Intake;
 use crate::record::{Finished, Observer};
-use crate::signals;
 
 pub(crate) use exposition::expose;
 pub(crate) use minute::{Minute, Tallies, Tally, totals};
@@ -110,7 +110,7 @@ impl Observer for Counted {
         match &self.series {
             Series::Requests(series) => {
                 series.count(outcome, finished.duration());
-                signals::count(&mut lock(&series.untold), finished);
+                untold::count(&mut lock(&series.untold), finished);
             }
             Series::Tunnels(series) => series.end(finished.record.status == 200, outcome.error),
         }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::limits;
+
 /// `application, sidecar`, in microseconds.
 pub(crate) const WEFT_TIME: HeaderName = HeaderName::from_static("weft-time");
 
@@ -15,9 +17,6 @@ pub(crate) struct ServingTime {
     application: u32,
     sidecar: u32,
 }
-
-/// Bytes of two numbers of ten digits, and what parts them.
-const TEXT_BYTES_MAX: usize = 22;
 
 impl ServingTime {
     /// The application took so long from the request to the head of its answer, and the sidecar so long
@@ -42,13 +41,13 @@ impl ServingTime {
 
     /// Writes it into an answer.
     pub(crate) fn tell(self, headers: &mut HeaderMap) {
-        let mut text = [0; TEXT_BYTES_MAX];
+        let mut text = [0; limits::WEFT_TIME_BYTES_MAX];
         let mut rest = &mut text[..];
         if write!(rest, "{}, {}", self.application, self.sidecar).is_err() {
             return;
         }
         let left = rest.len();
-        if let Ok(value) = HeaderValue::from_bytes(&text[..TEXT_BYTES_MAX - left]) {
+        if let Ok(value) = HeaderValue::from_bytes(&text[..limits::WEFT_TIME_BYTES_MAX - left]) {
             headers.insert(WEFT_TIME, value);
         }
     }

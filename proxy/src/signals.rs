@@ -7,12 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use weft_config::client::CallSource;
-use weft_config::signals::{EdgeCounts, EdgeKey, Ended, RecentFilter, Side};
+use weft_config::signals::{EdgeCounts, EdgeKey, RecentFilter, Side};
 
-use crate::failure::Reason;
 use crate::metrics::{Direction, Labels, Shard};
 use crate::recent::Recent;
-use crate::record::Finished;
 
 /// The calls of all workers.
 #[derive(Debug)]
@@ -57,30 +55,4 @@ fn edge(labels: &Labels) -> EdgeKey {
         to_identity: Arc::clone(&labels.destination_principal),
         route: Arc::clone(&labels.route),
     }
-}
-
-/// Counts a request that is over.
-pub(crate) fn count(counts: &mut EdgeCounts, finished: &Finished<'_>) {
-    let (record, outcome) = (finished.record, finished.outcome);
-    let of_application = match (record.grpc_status, outcome.status) {
-        _ if !outcome.failed || !outcome.error.is_empty() => None,
-        (Some(code), 200) => Some(format!("grpc {code}")),
-        (_, status) => Some(format!("status {status}")),
-    };
-    let failure = match &of_application {
-        Some(reason) => Some(&**reason),
-        None => outcome.failed.then_some(outcome.error),
-    };
-    let reason = record.failure.as_ref().map(|failure| failure.reason);
-    let micros =
-        |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    counts.request(Ended {
-        micros: micros(finished.duration()),
-        mesh_micros: finished.mesh().map(micros),
-        failure,
-        late: reason == Some(Reason::DeadlineExceeded),
-        retries: record.attempts.saturating_sub(1).into(),
-        sent: record.sent,
-        received: record.received,
-    });
 }

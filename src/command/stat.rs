@@ -203,6 +203,11 @@ fn remark(told: &Told, asked: Duration) {
             told.not_reporting.join(", ")
         ));
     }
+    if told.forgotten > 0 {
+        note(
+            "The config service has no room for all of the past: windows of more than a minute may lack calls.",
+        );
+    }
     if told.spilled > 0 {
         note(format!(
             "{} calls are shown as those of `other`: there are too many edges.",

@@ -57,9 +57,9 @@ pub struct Stat {
     /// edges.
     #[serde(default)]
     pub spilled: u64,
-    /// Minutes before the last ten that were forgotten for want of room.
+    /// Minutes, and then slots of 5 s, that were forgotten before their time for want of room.
     #[serde(default)]
-    pub forgotten_minutes: u64,
+    pub forgotten: u64,
 }
 
 /// How the calls on an edge are secured.

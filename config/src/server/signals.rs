@@ -123,7 +123,7 @@ impl Signals {
             reporting: inner.reporting.values().sum(),
             not_reporting: silent.map(ToString::to_string).collect(),
             spilled: inner.past.spilled,
-            forgotten_minutes: inner.past.forgotten_minutes,
+            forgotten: inner.past.forgotten,
         }
     }
 

@@ -168,9 +168,8 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
         .state_dir
         .ok_or_else(|| Problem::new("state_dir", "is missing: write a directory of this sidecar's own, as state_dir: /var/lib/weft/orders (or --state-dir)"))?;
     let timeouts = parse_timeouts(raw.timeouts.unwrap_or_default())?;
-    let connect = timeouts.application_connect;
-    let inbound = raw.inbound.map(|inbound| parse_inbound(inbound, connect));
-    let inbound = inbound.transpose()?;
+    let inbound = |inbound| parse_inbound(inbound, timeouts.application_connect);
+    let inbound = raw.inbound.map(inbound).transpose()?;
     let outbound = raw.outbound.unwrap_or_default();
     let revision_header = outbound.revision_header.unwrap_or(false);
     let server_timing = outbound.server_timing.unwrap_or(false);
@@ -182,10 +181,8 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
             "the sidecar would do nothing: write at least one of inbound.services (--inbound orders:80=127.0.0.1:8080) and outbound.listeners (--outbound 127.0.0.1:5001=payments:80)",
         ));
     }
-    let config_addresses = raw
-        .config
-        .and_then(|config| config.addresses)
-        .unwrap_or_default();
+    let addresses = raw.config.and_then(|config| config.addresses);
+    let config_addresses = addresses.unwrap_or_default();
     if config_addresses.len() > limits::ADDRESSES_MAX {
         return Err(Problem::new(
             "config.addresses",

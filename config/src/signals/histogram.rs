@@ -8,9 +8,6 @@
 /// Buckets for each doubling of the duration.
 const PER_DOUBLING: u32 = 8;
 
-/// Longer durations count as this one: 71 minutes. With it there are 256 buckets.
-pub const MICROS_MAX: u64 = (1 << 32) - 1;
-
 /// Bounds of the buckets within a doubling, as 32 bits behind the point: 2^(n/8) for n in 1 to 7.
 const BOUNDS: [u32; 7] = [
     0x172b_83c8,
@@ -114,7 +111,8 @@ impl Durations {
     }
 }
 
-/// The bucket of a duration in microseconds: what is below one counts as one.
+/// The bucket of a duration in microseconds, of 256: what is below one counts as one, and what is above 71
+/// minutes as that.
 fn bucket(micros: u64) -> u32 {
     let micros = u32::try_from(micros).unwrap_or(u32::MAX).max(1);
     let doublings = micros.ilog2();
@@ -128,14 +126,17 @@ fn bucket(micros: u64) -> u32 {
 mod tests {
     use super::*;
 
+    /// Longer durations count as this one: 71 minutes.
+    const LONGEST: u64 = u32::MAX as u64;
+
     #[test]
     fn a_duration_lies_within_the_bounds_of_its_bucket() {
         let mut micros = 1_u64;
-        while micros <= MICROS_MAX {
+        while micros <= LONGEST {
             for near in [micros.saturating_sub(1).max(1), micros, micros + 1] {
-                let bucket = f64::from(bucket(near.min(MICROS_MAX)));
+                let bucket = f64::from(bucket(near.min(LONGEST)));
                 let (low, high) = ((bucket / 8.0).exp2(), ((bucket + 1.0) / 8.0).exp2());
-                let near = near.min(MICROS_MAX) as f64;
+                let near = near.min(LONGEST) as f64;
                 assert!(
                     low * 0.999_999_9 <= near && near < high * 1.000_000_1,
                     "{near}"
@@ -144,7 +145,7 @@ mod tests {
             micros += micros / 7 + 1;
         }
         assert_eq!((bucket(0), bucket(1), bucket(2)), (0, 0, 8));
-        assert_eq!((bucket(MICROS_MAX), bucket(u64::MAX)), (255, 255));
+        assert_eq!((bucket(LONGEST), bucket(u64::MAX)), (255, 255));
     }
 
     #[test]

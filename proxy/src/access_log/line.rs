@@ -1,5 +1,5 @@
-//! A line of the access log: the facts of a request as JSON, of bounded length, with text of others made visible.
-//! Pure, but for the time of day.
+//! A line of the access log: the facts of a request as JSON, of bounded length, with text of others made
+//! visible. Pure, but for the time of day.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};

@@ -480,7 +480,7 @@ mod tests {
     #[test]
     fn futures_stay_small() {
         let sizes = [
-            ("request", future_size(request::serve), 6656),
+            ("request", future_size(request::serve), 6704),
             ("tunnel", future_size(tunnel::serve), 5 * 1024),
             ("peer", future_size(accept), 4 * 1024),
         ];

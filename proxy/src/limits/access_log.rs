@@ -14,7 +14,7 @@ pub const ACCESS_LOG_QUEUE_MAX: usize = 1024;
 pub const ACCESS_LOG_LINE_BYTES_MAX: usize = 4096;
 
 /// Bytes of its fixed part: the names of all fields, and every number at its longest.
-pub const ACCESS_LOG_FRAME_BYTES_MAX: usize = 656;
+pub const ACCESS_LOG_FRAME_BYTES_MAX: usize = 816;
 
 /// Attempts of an exchange whose parts are kept for its record: the first three and the last. Policies rarely
 /// allow more, and the log has a line's room for them.
@@ -27,7 +27,7 @@ pub const ACCESS_LOG_METHOD_BYTES_MAX: usize = 32;
 pub const ACCESS_LOG_AUTHORITY_BYTES_MAX: usize = 272;
 
 /// Bytes of a path that are logged: the beginning shows what was asked.
-pub const ACCESS_LOG_PATH_BYTES_MAX: usize = 944;
+pub const ACCESS_LOG_PATH_BYTES_MAX: usize = 784;
 
 /// Bytes of a SPIFFE ID. weft's own have about a hundred; the standard allows 2048.
 pub const ACCESS_LOG_PRINCIPAL_BYTES_MAX: usize = 400;

@@ -334,7 +334,7 @@ mod tests {
     fn futures_stay_small() {
         let sizes = [
             ("connection", future_size(serve), 800),
-            ("request", future_size(request::serve), 3552),
+            ("request", future_size(request::serve), 3568),
             ("tunnel", future_size(tunnel::serve), 3952),
         ];
         for (name, size, size_max) in sizes {

@@ -28,8 +28,8 @@ pub(super) struct Past {
     tidied: u32,
     /// Calls that were counted as those of `other`, because there were too many edges.
     pub(super) spilled: u64,
-    /// Minutes of the day that were forgotten, because there was no room.
-    pub(super) forgotten_minutes: u64,
+    /// Minutes and slots that were forgotten before their time, because there was no room.
+    pub(super) forgotten: u64,
 }
 
 /// The name of everything that has no room of its own.
@@ -81,10 +81,7 @@ impl Past {
         let mut calls: Vec<(u64, &mut Rings)> = self
             .edges
             .values_mut()
-            .map(|rings| {
-                let last = rings.since(now, PER_MINUTE);
-                (last.requests + last.opened, rings)
-            })
+            .map(|rings| (rings.calls(), rings))
             .collect();
         calls.sort_unstable_by_key(|(calls, _)| std::cmp::Reverse(*calls));
         for (place, (calls, rings)) in calls.iter_mut().enumerate() {
@@ -94,13 +91,15 @@ impl Past {
             }
         }
         let mut bytes: usize = calls.iter().map(|(_, rings)| rings.bytes()).sum();
-        // The least busy of them lose their day first.
-        for (_, rings) in calls.iter_mut().rev() {
-            let before = rings.bytes();
-            while bytes - (before - rings.bytes()) > bytes_max && rings.forget_oldest_minute() {
-                self.forgotten_minutes += 1;
+        // The least busy of them lose their day first, and then what is older than the newest slots.
+        for forget in [Rings::forget_oldest_minute, Rings::forget_oldest_slot] {
+            for (_, rings) in calls.iter_mut().rev() {
+                let before = rings.bytes();
+                while bytes - (before - rings.bytes()) > bytes_max && forget(rings) {
+                    self.forgotten += 1;
+                }
+                bytes -= before - rings.bytes();
             }
-            bytes -= before - rings.bytes();
         }
     }
 
@@ -233,7 +232,7 @@ mod tests {
         }
         let (_, bytes) = past.size();
         assert!(bytes <= 5_000 + 200, "{bytes}");
-        assert!(past.forgotten_minutes > 0);
+        assert!(past.forgotten > 0);
         let day = past.edges(99 * PER_MINUTE, 1_440 * PER_MINUTE, |_| true);
         let of = |name: &str| {
             let found = day.iter().find(|(edge, _)| &*edge.from == name);
@@ -245,6 +244,21 @@ mod tests {
             of("busy"),
             of("calm")
         );
+    }
+
+    #[test]
+    fn however_busy_all_edges_are_the_bound_holds() {
+        let mut past = Past::default();
+        for slot in 0..30 {
+            for number in 0..40 {
+                past.note(slot, edge(&number.to_string(), Side::Caller), &requests(3));
+            }
+            past.tidy_within(slot, 20_000);
+        }
+        past.tidy_within(36, 20_000);
+        assert!(past.size().1 <= 20_000, "{}", past.size().1);
+        // What is left is the newest.
+        assert_eq!(past.edges(29, 1, |_| true).len(), 40);
     }
 
     #[test]
