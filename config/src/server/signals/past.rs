@@ -91,14 +91,25 @@ impl Past {
             }
         }
         let mut bytes: usize = calls.iter().map(|(_, rings)| rings.bytes()).sum();
-        // The least busy of them lose their day first, and then what is older than the newest slots.
-        for forget in [Rings::forget_oldest_minute, Rings::forget_oldest_slot] {
-            for (_, rings) in calls.iter_mut().rev() {
-                let before = rings.bytes();
-                while bytes - (before - rings.bytes()) > bytes_max && forget(rings) {
+        // The least busy lose their day first; then all lose their oldest slots.
+        for (_, rings) in calls.iter_mut().rev() {
+            while bytes > bytes_max
+                && let Some(forgotten) = rings.forget_oldest_minute()
+            {
+                bytes -= forgotten;
+                self.forgotten += 1;
+            }
+        }
+        let all = u32::try_from(limits::SIGNAL_SLOTS).unwrap_or(u32::MAX);
+        for slot in now.saturating_sub(all)..now {
+            if bytes <= bytes_max {
+                break;
+            }
+            for (_, rings) in &mut calls {
+                if let Some(forgotten) = rings.forget_slot(slot) {
+                    bytes -= forgotten;
                     self.forgotten += 1;
                 }
-                bytes -= before - rings.bytes();
             }
         }
     }

@@ -101,13 +101,14 @@ impl Rings {
         self.is_busy = is_busy;
     }
 
-    /// Forgets the oldest slot, if there is one.
-    pub(super) fn forget_oldest_slot(&mut self) -> bool {
-        self.slots.pop()
+    /// Forgets the oldest slot if it is this one, and says how many bytes it took.
+    pub(super) fn forget_slot(&mut self, slot: Slot) -> Option<usize> {
+        let oldest = self.slots.slots.front().map(|(oldest, _)| *oldest);
+        (oldest == Some(slot)).then(|| self.slots.pop())?
     }
 
-    /// Forgets the oldest minute, if there is one.
-    pub(super) fn forget_oldest_minute(&mut self) -> bool {
+    /// Forgets the oldest minute, if there is one, and says how many bytes it took.
+    pub(super) fn forget_oldest_minute(&mut self) -> Option<usize> {
         self.minutes.pop()
     }
 
@@ -153,12 +154,12 @@ impl Kept {
         self.slots.push_back((slot, message));
     }
 
-    fn pop(&mut self) -> bool {
-        let gone = self.slots.pop_front();
-        if let Some((_, message)) = &gone {
-            self.bytes -= message.len() + SLOT_BYTES;
-        }
-        gone.is_some()
+    /// Forgets the oldest, and says how many bytes it took.
+    fn pop(&mut self) -> Option<usize> {
+        let (_, message) = self.slots.pop_front()?;
+        let bytes = message.len() + SLOT_BYTES;
+        self.bytes -= bytes;
+        Some(bytes)
     }
 
     /// Forgets what is `kept` slots older than `now`, or more.
@@ -286,7 +287,7 @@ mod tests {
             "{}",
             rings.bytes()
         );
-        while rings.forget_oldest_minute() {}
+        while rings.forget_oldest_minute().is_some() {}
         rings.pass(10_000);
         assert_eq!(rings.bytes(), 0);
     }
