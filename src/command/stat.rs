@@ -104,7 +104,7 @@ pub fn run(args: &Stat) -> Result<(), Failure> {
 
 /// Runs `weft edges`.
 pub fn edges(args: &Edges) -> Result<(), Failure> {
-    show(&args.which, Grouping::Edges, true, |told| edge_table(told))
+    show(&args.which, Grouping::Edges, true, edge_table)
 }
 
 fn show(

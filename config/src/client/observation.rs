@@ -102,12 +102,12 @@ impl Observed {
                 reason = status.message(),
                 "the config service is not told of calls"
             );
-            let again = match status.code() {
-                // It does not know this stream: perhaps the next one does.
-                Code::Unimplemented => None,
-                Code::Cancelled => Some(Duration::ZERO),
-                _ => Some(limits::SIGNALS_INTERVAL),
-            };
+            let code = status.code();
+            // One that does not know this stream is not asked again: perhaps the next one does.
+            let again = (code != Code::Unimplemented).then_some(match code == Code::Cancelled {
+                true => Duration::ZERO,
+                false => limits::SIGNALS_INTERVAL,
+            });
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 _ = connections.changed() => {}
@@ -198,7 +198,6 @@ fn answer(id: u64, calls: Vec<Vec<u8>>) -> Seen {
         id,
         calls,
         over: true,
-        ..proto::Answer::default()
     };
     Seen {
         kind: Some(Kind::Answer(answer)),

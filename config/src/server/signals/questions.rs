@@ -209,7 +209,6 @@ mod tests {
             id,
             calls: vec![call.as_bytes().to_vec()],
             over,
-            ..Answer::default()
         }
     }
 
