@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -204,21 +205,71 @@ fn answer(id: u64, calls: Vec<Vec<u8>>) -> Seen {
     }
 }
 
+/// What was counted. Edges that a message has no room for are told together, the busiest by themselves.
 fn message(instance: &str, mut counted: Vec<(EdgeKey, EdgeCounts)>) -> Seen {
-    let mut others = EdgeCounts::default();
-    if counted.len() > limits::SIGNAL_EDGES_EACH {
-        counted.sort_unstable_by_key(|(_, counts)| std::cmp::Reverse(counts.requests));
-        for (_, counts) in counted.drain(limits::SIGNAL_EDGES_EACH..) {
-            others.merge(&counts);
+    counted.sort_unstable_by_key(|(_, counts)| std::cmp::Reverse(counts.requests + counts.opened));
+    let (mut edges, mut others) = (Vec::new(), EdgeCounts::default());
+    let mut room = limits::SIGNALS_BYTES_MAX - limits::SIGNALS_OTHERS_BYTES;
+    for (edge, counts) in &counted {
+        let message = edge.to_message(counts);
+        let bytes = message.encoded_len() + limits::SIGNALS_FIELD_BYTES;
+        if edges.len() < limits::SIGNAL_EDGES_EACH && bytes <= room {
+            room -= bytes;
+            edges.push(message);
+        } else {
+            others.merge(counts);
         }
     }
-    let edges = counted.iter().map(|(edge, counts)| edge.to_message(counts));
     let signals = proto::Signals {
         instance: instance.to_owned(),
-        edges: edges.collect(),
+        edges,
         others: (!others.is_empty()).then(|| (&others).into()),
     };
     Seen {
         kind: Some(Kind::Signals(signals)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::signals::Side;
+
+    #[test]
+    fn a_message_stays_below_what_a_config_service_takes_and_no_call_is_lost() {
+        let long: Arc<str> = "x".repeat(limits::SIGNAL_NAME_LENGTH_MAX).into();
+        let counted = (1..=limits::SIGNAL_EDGES_EACH as u64).map(|number| {
+            let edge = EdgeKey {
+                side: Side::Caller,
+                from: Arc::clone(&long),
+                from_identity: Arc::clone(&long),
+                to: number.to_string().into(),
+                to_identity: Arc::clone(&long),
+                route: Arc::clone(&long),
+            };
+            let counts = EdgeCounts {
+                requests: number,
+                ..EdgeCounts::default()
+            };
+            (edge, counts)
+        });
+        let seen = message("1", counted.collect());
+        assert!(seen.encoded_len() <= limits::SIGNALS_BYTES_MAX);
+        let Some(Kind::Signals(signals)) = seen.kind else {
+            panic!()
+        };
+        let requests =
+            |counts: &Option<proto::EdgeCounts>| counts.as_ref().map_or(0, |one| one.requests);
+        let told: u64 = signals
+            .edges
+            .iter()
+            .map(|edge| requests(&edge.counts))
+            .sum();
+        let all = limits::SIGNAL_EDGES_EACH as u64;
+        assert_eq!(told + requests(&signals.others), all * (all + 1) / 2);
+        // The busiest are told by themselves.
+        assert_eq!(requests(&signals.edges[0].counts), all);
     }
 }

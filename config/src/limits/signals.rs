@@ -32,6 +32,13 @@ pub const SIGNAL_SUM_MAX: u64 = 1 << 40;
 /// Bytes of a message of a sidecar about its calls: `SIGNAL_EDGES_EACH` edges at 500 bytes.
 pub const SIGNALS_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes of such a message that are kept for what is told together: a histogram of all buckets has less than
+/// four thousand.
+pub const SIGNALS_OTHERS_BYTES: usize = 16 << 10;
+
+/// Bytes of the tag and the length before an edge in a message.
+pub const SIGNALS_FIELD_BYTES: usize = 8;
+
 /// How long a slot of the recent past is.
 pub const SIGNAL_SLOT: Duration = SIGNALS_INTERVAL;
 
