@@ -324,13 +324,7 @@ impl Operator {
     /// # Errors
     /// When the call fails; sidecars that do not answer are no failure.
     pub async fn recent(&mut self, wanted: &RecentFilter) -> Result<RecentCalls, OperatorError> {
-        let request = proto::RecentRequest {
-            request_id: wanted.request_id.clone(),
-            from: wanted.from.clone(),
-            to: wanted.to.clone(),
-            within_ms: u64::try_from(wanted.within.as_millis()).unwrap_or(u64::MAX),
-        };
-        read(self.client.recent(request).await)
+        read(self.client.recent(proto::Recent::from(wanted)).await)
     }
 
     /// The calls in the mesh, as its sidecars told of them.

@@ -19,7 +19,7 @@ use crate::operator::{ChangeResult, RouteJudged};
 use crate::proto::operator_server::Operator;
 use crate::proto::{
     ApplyRequest, Change, DeleteRequest, File, Files, GetRequest, ListRevisionsRequest,
-    ListSidecarsRequest, RecentRequest, Reply, RollbackRequest, StatRequest,
+    ListSidecarsRequest, Recent, Reply, RollbackRequest, StatRequest,
 };
 use crate::resources::{
     InvalidRules, Key, Kind, Parsed, Resource, RouteStatus, Set, SourceFile, parse_with,
@@ -149,21 +149,10 @@ impl Operator for Operations {
         self.blocking(|state| reply(&state.sidecars())).await
     }
 
-    async fn recent(&self, request: Request<RecentRequest>) -> Result<Response<Reply>, Status> {
+    async fn recent(&self, request: Request<Recent>) -> Result<Response<Reply>, Status> {
         let call = OperatorCall::of(&request)?;
-        let RecentRequest {
-            request_id,
-            from,
-            to,
-            within_ms,
-        } = request.into_inner();
+        let wanted = RecentFilter::from(request.into_inner());
         call.give_up();
-        let wanted = RecentFilter {
-            request_id,
-            from,
-            to,
-            within: Duration::from_millis(within_ms).min(limits::RECENT_WITHIN_MAX),
-        };
         reply(&self.state.signals.recent(&wanted).await?)
     }
 
